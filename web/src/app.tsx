@@ -106,7 +106,7 @@ function Freshness() {
   return (
     <>
       <span class="freshness quiet small">
-        {asleep.value ? "Resting" : age === undefined ? "Reading" : age < 3 ? "Up to date" : `${span(age)} ago`}
+        {asleep.value ? "Resting" : age === undefined ? "" : age < 3 ? "Up to date" : `${span(age)} ago`}
       </span>
       <IconButton icon="refresh" label="Read anew" onPress={again} busy={busy} />
     </>

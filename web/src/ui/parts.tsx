@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { Failure, State } from "../data/readings";
+import { UNKNOWN } from "../format";
 import { Icon, type IconName } from "./icons";
 
 export type Tone = "good" | "warn" | "bad" | "accent" | "plain";
@@ -38,7 +39,7 @@ export function Figure(props: { label: string; value: string; note?: ComponentCh
       <dt>{props.label}</dt>
       <dd class="value">
         {props.value}
-        {props.unit !== undefined && <span class="unit">{props.unit}</span>}
+        {props.unit !== undefined && props.value !== UNKNOWN && <span class="unit">{props.unit}</span>}
       </dd>
       <dd class="note">{props.note ?? "\u00a0"}</dd>
     </div>
@@ -145,6 +146,7 @@ export function Loading({ rows = 3, label }: { rows?: number; label: string }) {
 const TITLES: Readonly<Record<string, string>> = {
   api_key_missing: "There is no Lium API key yet",
   api_key_refused: "Lium does not take this API key",
+  lium_unreachable: "Lium cannot be reached",
   unreachable: "The server does not answer",
   session_over: "This page's session is over",
   refused_by_host: "The program that shows this page did not make the call",
@@ -164,6 +166,31 @@ export function Trouble({ failure, again }: { failure: Failure; again?: () => vo
       </div>
       {again !== undefined && <Button onPress={again}>Try again</Button>}
     </div>
+  );
+}
+
+/** Whether nothing of the account can be read, so that a view shows `NoKey` in place of all it has. */
+export function lacksKey({ data, failure }: State): boolean {
+  return data === undefined && (failure?.code === "api_key_missing" || failure?.code === "api_key_refused");
+}
+
+/** In place of a view of the account, where there is no key for it. */
+export function NoKey({ failure }: { failure: Failure | undefined }) {
+  return (
+    <Panel>
+      <div class="empty">
+        <Icon name="key" />
+        <p class="title">{TITLES[failure?.code ?? ""] ?? "There is no Lium API key yet"}</p>
+        <p class="narrow">
+          Run <code class="mono">lium-mcp login</code> on the machine of the server, and agree in the browser. Or create
+          a key at lium.io (Settings, API keys) and set it as <code class="mono">LIUM_API_KEY</code> for the server. The
+          market can be looked at without one.
+        </p>
+        {failure !== undefined && failure.code !== "api_key_missing" && (
+          <p class="narrow quiet small foreign">{failure.message}</p>
+        )}
+      </div>
+    </Panel>
   );
 }
 

@@ -4,7 +4,7 @@ import { now, refresh, useReading } from "../../data/readings";
 import { type Json, number, record, records, text } from "../../data/shapes";
 import { ago, clock, count, fullTime, hours, percent, plural, price, span, usd } from "../../format";
 import { openPod } from "../../navigation";
-import { Badge, Empty, Figure, Figures, Meter, Panel, Read, type Tone } from "../../ui/parts";
+import { Badge, Empty, Figure, Figures, lacksKey, Meter, NoKey, Panel, Read, type Tone } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import { PodActions } from "./pod_actions";
 import { PodDetail } from "./pod_detail";
@@ -35,7 +35,8 @@ const HURRY_SECONDS = 20;
 
 export function PodsView() {
   const list = useReading(PODS);
-  const balance = useReading(BALANCE);
+  const balance = useReading(lacksKey(list) ? undefined : BALANCE);
+  if (lacksKey(list)) return <NoKey failure={list.failure} />;
   return (
     <div class="view">
       <h1 class="unseen">Pods</h1>
@@ -84,7 +85,7 @@ function Summary({ list, balance }: { list: Json | undefined; balance: Json | un
       <Figure
         label="Cost so far"
         value={pods.length === 0 && list !== undefined ? usd(0) : usd(cost)}
-        note="estimated"
+        note={cost === undefined ? "" : "estimated"}
       />
       <Figure
         label="Next removal"

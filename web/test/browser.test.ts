@@ -1,0 +1,128 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { browser, openSession } from "../src/host/browser";
+import { controls, ended } from "../src/host/host";
+import { asked } from "../src/host/questions";
+
+interface Request {
+  readonly path: string;
+  readonly headers: Headers;
+  readonly body: { readonly params?: object };
+}
+
+let requests: Request[] = [];
+
+/** The server at the wire: what it answers to each path. */
+function server(answer: (request: Request) => Response): void {
+  requests = [];
+  vi.stubGlobal("fetch", (path: string, init: RequestInit = {}) => {
+    const request = { path, headers: new Headers(init.headers), body: init.body ? JSON.parse(String(init.body)) : {} };
+    requests.push(request);
+    return Promise.resolve(answer(request));
+  });
+}
+
+const json = (value: unknown, status = 200): Response =>
+  new Response(JSON.stringify(value), { status, headers: { "content-type": "application/json" } });
+const result = (value: unknown): Response => json({ jsonrpc: "2.0", id: 1, result: value });
+
+beforeEach(() => {
+  sessionStorage.clear();
+  ended.value = undefined;
+  asked.value = [];
+  history.replaceState(null, "", "/#token=once");
+});
+afterEach(() => vi.unstubAllGlobals());
+
+test("the one-time token leaves the address, and becomes a session", async () => {
+  server(({ path }) => (path === "/token" ? json({ token: "session" }) : json({ controls: "/_sandbox" })));
+  expect(await openSession()).toBe(true);
+  expect(location.href).not.toContain("once");
+  expect(requests[0]?.body).toEqual({ token: "once" });
+  expect(requests[1]?.headers.get("authorization")).toBe("Bearer session");
+  expect(controls.value).toBe("/_sandbox");
+});
+
+test("a token that was used ends the page, with what to do; a tab that was loaded again goes on", async () => {
+  server(({ path }) => (path === "/token" ? json({}, 401) : json({})));
+  expect(await openSession()).toBe(false);
+  expect(ended.value).toContain("lium-mcp dashboard");
+  ended.value = undefined;
+  sessionStorage.setItem("lium-session", "kept");
+  expect(await openSession()).toBe(true);
+});
+
+test("a session that is over ends the page", async () => {
+  server(() => json({}, 401));
+  expect(await browser.call("list_pods", {})).toMatchObject({ ok: false, code: "session_over" });
+  expect(ended.value).toContain("lium-mcp dashboard");
+});
+
+test("a call says what it is in its headers too, and reads the answer", async () => {
+  server(() => result({ resultType: "complete", structuredContent: { total: 0 }, content: [] }));
+  expect(await browser.call("list_pods", { limit: 5 })).toEqual({ ok: true, data: { total: 0 } });
+  const { headers, body } = requests[0] as Request;
+  expect([headers.get("mcp-method"), headers.get("mcp-name")]).toEqual(["tools/call", "list_pods"]);
+  expect(body).toMatchObject({ method: "tools/call", params: { name: "list_pods", arguments: { limit: 5 } } });
+});
+
+test("an answer as a stream of events is its last message", async () => {
+  const events = [
+    'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/progress","params":{}}',
+    'data: {"jsonrpc":"2.0","id":1,"result":{"structuredContent":{"a":1},"content":[]}}\n',
+  ].join("\n\n");
+  server(() => new Response(events, { headers: { "content-type": "text/event-stream" } }));
+  expect(await browser.call("get_pod", {})).toEqual({ ok: true, data: { a: 1 } });
+});
+
+const ASKS = {
+  resultType: "input_required",
+  requestState: "sealed",
+  inputRequests: {
+    q: {
+      method: "elicitation/create",
+      params: {
+        message: "Remove it?",
+        requestedSchema: { properties: { confirm: { type: "boolean" } }, required: ["confirm"] },
+      },
+    },
+  },
+};
+
+test.each([
+  ["yes", { action: "accept", content: { confirm: true } }],
+  ["no", { action: "decline" }],
+])("a question is put to the person, and %s goes back with the sealed state", async (_word, answer) => {
+  server(({ body }) =>
+    "inputResponses" in (body.params ?? {})
+      ? result({ structuredContent: { outcome: "done" }, content: [] })
+      : result(ASKS),
+  );
+  const call = browser.call("remove_pod", { pod: "id" });
+  await vi.waitFor(() => expect(asked.value).toHaveLength(1));
+  expect(asked.value[0]?.message).toBe("Remove it?");
+  asked.value[0]?.settle(answer);
+  expect(await call).toEqual({ ok: true, data: { outcome: "done" } });
+  expect(requests[1]?.body).toMatchObject({ params: { inputResponses: { q: answer }, requestState: "sealed" } });
+  expect(asked.value).toEqual([]);
+});
+
+test("what is no form is not agreed to, and a server that asks for ever is left", async () => {
+  server(() => result({ ...ASKS, inputRequests: { q: { method: "sampling/createMessage", params: {} } } }));
+  expect(await browser.call("remove_pod", {})).toMatchObject({ ok: false, code: "no_answer" });
+  expect(requests[1]?.body).toMatchObject({ params: { inputResponses: { q: { action: "cancel" } } } });
+  expect(requests.length).toBeLessThanOrEqual(10);
+});
+
+test.each([
+  [
+    "nothing listens",
+    (): Response => {
+      throw new TypeError("Failed to fetch");
+    },
+  ],
+  ["the answer is no JSON", (): Response => new Response("<html>", { status: 502 })],
+  ["the answer is an error", (): Response => json({ error: { message: "Invalid or expired requestState" } }, 400)],
+])("when %s, the call says so", async (_what, answer) => {
+  server(answer);
+  expect(await browser.call("list_pods", {})).toMatchObject({ ok: false, code: "unreachable" });
+});

@@ -1,0 +1,169 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { policy } from "../src/data/server";
+import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
+
+const POD = {
+  pod_id: "id-1",
+  name: "train-a",
+  status: "RUNNING",
+  gpu_type: "H100",
+  gpu_count: 2,
+  price_per_hour_usd: 2.5,
+  billing: true,
+  removal_at: "2026-11-29T20:00:00Z",
+  template: "PyTorch",
+  cost_estimate_usd: 4.2,
+};
+const LIST = { now: "2026-11-29T16:00:00Z", pods: [POD], total: 1, burn_per_hour_usd: 2.5 };
+
+let gone: (() => void) | undefined;
+
+beforeEach(() => {
+  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
+});
+afterEach(() => {
+  gone?.();
+  gone = undefined;
+  vi.useRealTimers();
+});
+
+async function page(host: FakeHost): Promise<FakeHost> {
+  gone = await showPage(host);
+  return host;
+}
+
+test("a pod stands with its state, price, cost, and the time to its removal", async () => {
+  await page(fakeHost({ list_pods: LIST, get_balance: { balance_usd: 100, runway_hours: 40 } }));
+  for (const words of [
+    "train-a",
+    "Running",
+    "2× H100",
+    "$2.500",
+    "$4.20",
+    "in 4 h 00 min",
+    "$60.00 a day",
+    "lasts 1 d 16 h",
+  ])
+    expect(shown()).toContain(words);
+});
+
+test("extending asks for a time, says what it costs, and tells the model what the person did", async () => {
+  const host = await page(fakeHost({ list_pods: LIST, schedule_pod_removal: { removal_at: "2026-11-30T04:00:00Z" } }));
+  button("Extend train-a").click();
+  await settle();
+  expect(button("Set the time").disabled).toBe(true);
+  button("12 h").click();
+  await settle();
+  expect(shown()).toContain("From now until then: $30.00.");
+  button("Set the time").click();
+  await settle();
+  expect(host.calls).toContainEqual({ tool: "schedule_pod_removal", args: { pod: "id-1", hours_from_now: 12 } });
+  expect(host.told[0]).toContain("the person set the removal of pod train-a (id-1) to 12 hours from now");
+  expect(shown()).toContain("train-a will be removed");
+});
+
+test("closing a form does nothing", async () => {
+  const host = await page(fakeHost({ list_pods: LIST }));
+  button("Remove train-a").click();
+  await settle();
+  button("Keep it").click();
+  await settle();
+  expect(host.calls.map(({ tool }) => tool)).not.toContain("remove_pod");
+  expect(host.told).toEqual([]);
+});
+
+test("a removal takes a last backup first unless that is taken off", async () => {
+  const host = await page(fakeHost({ list_pods: LIST, remove_pod: { outcome: "done", charged_usd: 4.2 } }));
+  button("Remove train-a").click();
+  await settle();
+  button("Remove").click();
+  await settle();
+  expect(host.calls).toContainEqual({ tool: "remove_pod", args: { pod: "id-1", final_backup: true } });
+  expect(shown()).toContain("train-a is removed; it cost $4.20.");
+});
+
+test("what a person did not agree to is no failure, and the model hears of it", async () => {
+  const refused = { ok: false, code: "not_confirmed", message: "Not done: the person declined." } as const;
+  const host = await page(fakeHost({ list_pods: LIST, create_backup: refused }));
+  button("Back up train-a").click();
+  await settle();
+  button("Back up").click();
+  await settle();
+  expect(shown()).toContain("Nothing was done: you did not agree.");
+  expect(host.told[0]).toContain("It was not done");
+});
+
+test("a server that is read-only has no buttons to change anything", async () => {
+  policy.value = { readOnly: true, sandbox: false, all: {} };
+  await page(fakeHost({ list_pods: LIST }));
+  policy.value = { readOnly: true, sandbox: false, all: {} };
+  await settle();
+  expect(() => button("Remove train-a")).toThrow();
+  expect(shown()).toContain("Read-only");
+});
+
+test("no pods, no key, and no answer each have their own words", async () => {
+  const host = await page(fakeHost({ list_pods: { pods: [], total: 0, burn_per_hour_usd: 0 } }));
+  expect(shown()).toContain("No pod runs, and nothing bills");
+  gone?.();
+  host.answers = { list_pods: { ok: false, code: "api_key_missing", message: "This needs a key" } };
+  gone = await showPage(host);
+  expect(shown()).toContain("There is no Lium API key yet");
+  gone?.();
+  host.answers = { list_pods: { ok: false, code: "lium_unreachable", message: "No connection to Lium" } };
+  gone = await showPage(host);
+  expect(shown()).toContain("Lium cannot be reached");
+  expect(shown()).not.toContain("No pod runs");
+});
+
+test("a failure after an answer leaves what was read, and says that it is old", async () => {
+  const host = await page(fakeHost({ list_pods: LIST }));
+  host.answers.list_pods = { ok: false, code: "lium_unreachable", message: "No connection to Lium" };
+  await settle(20);
+  expect(shown()).toContain("train-a");
+  expect(shown()).toContain("Not read anew");
+});
+
+test("nothing that Lium says breaks the list", async () => {
+  const evil = "<img src=x onerror=alert(1)>";
+  const pods = [
+    POD,
+    null,
+    7,
+    [],
+    {},
+    { name: evil, status: {}, price_per_hour_usd: "free", removal_at: 5, pod_id: evil },
+  ];
+  await page(
+    fakeHost({
+      list_pods: { pods, burn_per_hour_usd: null, orders: [{}, null], unsettled: "no" },
+      get_pod: { pod: 5 },
+    }),
+  );
+  expect(shown()).toContain(evil);
+  expect(document.querySelector("img")).toBeNull();
+  expect(shown()).not.toMatch(/undefined|NaN|null|\[object/);
+});
+
+test("the details of a pod read its GPUs, jobs, backups and output", async () => {
+  await page(
+    fakeHost({
+      list_pods: LIST,
+      get_pod: {
+        outcome: "done",
+        pod: { ...POD, gpus: [{ index: 0, utilization_percent: 87, memory_used_gb: 40, memory_total_gb: 80 }] },
+      },
+      get_job: { jobs: [{ job: "sft", status: "running", started_at: "2026-11-29T15:00:00Z" }] },
+      list_backups: {
+        backups: [
+          { backup_id: "b", pod_id: "id-1", status: "COMPLETED", completed_at: "2026-11-29T13:00:00Z", size_gb: 12 },
+        ],
+      },
+      get_pod_logs: { lines: ["step 1", "step 2"] },
+    }),
+  );
+  button("Details of train-a").click();
+  await settle();
+  for (const words of ["87%", "40 GB of 80 GB", "sft", "for 1 h 00 min", "3 h 00 min ago", "12 GB", "step 1\nstep 2"])
+    expect(shown()).toContain(words);
+});
