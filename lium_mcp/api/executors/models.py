@@ -4,6 +4,7 @@ Sizes on the wire are KiB for memory and disk, MiB for GPU memory, Mbps for netw
 disk to GB of 10^9 bytes, GPU memory to the size that the maker sells the card with.
 """
 
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import BeforeValidator
@@ -102,7 +103,10 @@ def _gb(kib: int) -> float:
 
 
 class Executor(ApiModel):
-    """One node. Inside a pod row it describes the whole host, and its price is not the pod's."""
+    """One node. Inside a pod row it describes the whole host, and its price is not the pod's.
+
+    What is worked out is worked out once: those who look at one market filter the same nodes again and again.
+    """
 
     id: ApiId
     machine_name: ApiText = ""
@@ -137,7 +141,7 @@ class Executor(ApiModel):
     def _gpu(self) -> GpuSpecs:
         return self._specs.gpu or GpuSpecs()
 
-    @property
+    @cached_property
     def total_gpu_count(self) -> int | None:
         """GPUs of the whole host; `None` if the API does not say how many."""
         counts = (self.gpu_count, self._gpu.count, len(self._gpu.details))
@@ -150,7 +154,7 @@ class Executor(ApiModel):
             return self._gpu.details[0].name
         return self.machine_name
 
-    @property
+    @cached_property
     def gpu_type(self) -> str | None:
         """The name of its GPUs in answers, such as `RTX4090` or `H100 PCIe`; `None` if the row names none."""
         return gpu_label(self.gpu_name) if self.gpu_name.strip() else None
@@ -160,7 +164,7 @@ class Executor(ApiModel):
         names = {self.gpu_name, self.machine_name}
         return any(gpu_fits(wanted, name, self.vram_gb_per_gpu) for name in names)
 
-    @property
+    @cached_property
     def smallest_rentable_gpu_count(self) -> int | None:
         """The fewest GPUs a rent may take: all of them on a node that rents only whole; `None` if unknown."""
         if "min_gpu_count_for_rental" not in self.model_fields_set:
@@ -169,7 +173,7 @@ class Executor(ApiModel):
             return self.total_gpu_count
         return self.min_gpu_count_for_rental if self.min_gpu_count_for_rental > 0 else None
 
-    @property
+    @cached_property
     def vram_gb_per_gpu(self) -> int | None:
         """Memory of one GPU: the maker's nominal size."""
         capacity = self._gpu.details[0].capacity if self._gpu.details else None
