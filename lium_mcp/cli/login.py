@@ -2,8 +2,6 @@
 
 import os
 import sys
-import threading
-import webbrowser
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +12,7 @@ from lium_mcp.api.account import Me
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.api.errors import AuthenticationFailed, LiumError
+from lium_mcp.cli.browser import Opening, has_browser
 from lium_mcp.cli.console import agreed, say, say_aside, working
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.output import say_wrong
@@ -32,7 +31,6 @@ from lium_mcp.settings import Settings
 from lium_mcp.settings_reading import load_readable
 from lium_mcp.values import SettingsError, cleaned
 
-_BROWSER_SECONDS: Final = 3.0
 _LIUM: Final = "lium.io"
 
 
@@ -54,7 +52,7 @@ def run(options: dict[str, Any]) -> int:
                 _ask_to_replace(before)
             try:
                 login = await begin_login(lium)
-                await _send_to(login, lium, open_it=not no_browser and _has_browser())
+                await _send_to(login, lium, open_it=not no_browser and has_browser())
                 key = await _fetch(lium, login, limit_seconds)
                 return await _save(lium, key, saved, before, asks=not force)
             except (LiumError, Failure) as error:
@@ -125,37 +123,10 @@ async def _send_to(login: OpenLogin, lium: LiumClient, *, open_it: bool) -> None
             f"LIUM_BASE_URL is set: this logs in at {login.site}, which is not {_LIUM}. The key is saved for all "
             "programs of yours, which use it there only where LIUM_BASE_URL is set too."
         )
-    is_open = open_it and await _opened(login.page)
+    is_open = open_it and await Opening(login.page).is_taken()
     say("Agree on this page, which your browser shows now:" if is_open else "Open this page in a browser, and agree:")
     say(f"  {login.page}")
     say(f"Whoever agrees there gives this machine a key, so agree only to what you began yourself, at {login.site}.")
-
-
-async def _opened(page: str) -> bool:
-    """Open a page; False where no browser has taken it in time."""
-    taken: list[bool] = []
-
-    def open_page() -> None:
-        try:
-            taken.append(webbrowser.open(page))
-        except (webbrowser.Error, OSError):
-            taken.append(False)
-
-    # A browser in a terminal ends when it is closed, and nobody must wait for it.
-    thread = threading.Thread(target=open_page, daemon=True)
-    thread.start()
-    await anyio.to_thread.run_sync(thread.join, _BROWSER_SECONDS)
-    return not taken or taken[0]
-
-
-def _has_browser() -> bool:
-    """Whether a browser would show a page to who sits here."""
-    if os.environ.get("BROWSER"):
-        return True
-    if os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"):
-        return False
-    has_screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return sys.platform in {"darwin", "win32"} or bool(has_screen)
 
 
 async def _save(lium: LiumClient, key: str, saved: str | None, before: str | None, *, asks: bool) -> int:

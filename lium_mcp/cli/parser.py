@@ -12,7 +12,7 @@ from lium_mcp import __version__
 from lium_mcp.cli.output import written
 from lium_mcp.guard.redaction import redact_text
 from lium_mcp.setting_words import what_it_takes
-from lium_mcp.settings_table import LIMITS, SETTINGS, Setting, as_option, is_option
+from lium_mcp.settings_table import LIMITS, OVER_HTTP, SETTINGS, Setting, as_option, is_option
 from lium_mcp.values import is_decimal, no_such
 
 # argparse's word for the words of a command line that are no options.
@@ -179,6 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
         default="rent",
         help="rent a pod, look at it and remove it; or let a job run on one and take its results (default rent)",
     )
+    _add_dashboard(commands)
     sandbox = commands.add_parser(
         "sandbox",
         help="serve a simulated Lium API over HTTP on this machine",
@@ -293,6 +294,21 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_settings(explain, _POLICY)
     return parser
+
+
+def _add_dashboard(commands: Any) -> None:  # noqa: ANN401 - argparse's own
+    dashboard = commands.add_parser(
+        "dashboard",
+        help="look at pods, money and market on a page in your browser",
+        description="Show pods, money and market on a page in a browser on this machine. It prints an address that "
+        "opens the page once, and serves it until Ctrl-C. What the page is told to do is asked about as ever, and "
+        "stays within the limits.",
+    )
+    dashboard.add_argument("--no-browser", action="store_true", help="only print the address of the page")
+    dashboard.add_argument(
+        "--port", type=_number(SETTINGS["port"]), default=0, help="port on 127.0.0.1; 0 takes a free one (the default)"
+    )
+    _add_settings(dashboard, [name for name in SETTINGS if name not in (*OVER_HTTP, "transport")])
 
 
 def _add_grants(commands: Any) -> None:  # noqa: ANN401 - argparse's own

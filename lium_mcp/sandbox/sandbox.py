@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import JsonValue
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from lium_mcp.sandbox import billing, control, rough
@@ -48,6 +48,9 @@ class Sandbox:
 
     The ``rough`` profile answers as real servers do on a bad day, until its faults are cleared: see `rough.py`.
     ``lookalikes`` adds GPU types whose names are like those of others; the rough market always has them.
+
+    Attributes:
+        home: The page that a browser is sent to which asks for ``/``, if there is one.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Sandbox:
         self._ssh = _answer_ssh(self._world) if ssh else None
         self._edge, self._control = Edge(self._world), Control(self._world)
         self._login_page = LoginPage(self._world)
+        self.home = ""
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI app: the API under ``/api``, the page of logins, the control routes under ``/_sandbox``."""
@@ -96,6 +100,9 @@ class Sandbox:
             await self._control(scope, receive, send)
         elif path.startswith(f"{PAGE_PREFIX}/"):
             await self._login_page(scope, receive, send)
+        elif path == "/" and self.home:
+            # A browser takes along what it has in its address behind the #.
+            await RedirectResponse(self.home, 307, {"Cache-Control": "no-store"})(scope, receive, send)
         else:
             await HTMLResponse(NO_API, 404)(scope, receive, send)
 

@@ -35,9 +35,17 @@ async def serve(
 
 
 async def serve_sandbox(
-    sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], None] | None = None
+    sandbox: Sandbox,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    on_ready: Callable[[str], None] | None = None,
+    takes_signals: bool = True,
 ) -> None:
-    """Serve a sandbox that the caller has made, until SIGINT, SIGTERM or cancellation."""
+    """Serve a sandbox that the caller has made, until SIGINT, SIGTERM or cancellation.
+
+    Without ``takes_signals`` it is cancellation alone: signals are for what else the caller serves.
+    """
     connections: dict[tuple[str, int], asyncio.Transport] = {}
     config = uvicorn.Config(
         _dropping(sandbox.app, connections),
@@ -54,7 +62,7 @@ async def serve_sandbox(
     with socket.create_server((host, port), family=family) as listener:
         # asyncio sets this only on sockets that name their protocol; without it each answer waits 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = _QuietServer(config, sandbox)
+        server = _QuietServer(config, sandbox, takes_signals=takes_signals)
         if on_ready is not None:
             shown = f"[{host}]" if ":" in host else host
             on_ready(f"http://{shown}:{listener.getsockname()[1]}/api")
@@ -73,9 +81,10 @@ async def serve_sandbox(
 class _QuietServer(uvicorn.Server):
     """A server that ends quietly on a signal, instead of raising the signal again at its end."""
 
-    def __init__(self, config: uvicorn.Config, sandbox: Sandbox) -> None:
+    def __init__(self, config: uvicorn.Config, sandbox: Sandbox, *, takes_signals: bool) -> None:
         super().__init__(config)
         self._sandbox = sandbox
+        self._signals = (signal.SIGINT, signal.SIGTERM) if takes_signals else ()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._sandbox.close()
@@ -85,9 +94,8 @@ class _QuietServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
         installed = []
-        for number in signals:
+        for number in self._signals:
             # This fails in a thread and on Windows: there the caller ends the server by cancellation.
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self._stop)

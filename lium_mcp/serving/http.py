@@ -11,11 +11,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 import anyio
 import uvicorn
@@ -26,7 +26,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp import __version__
@@ -47,10 +47,8 @@ from lium_mcp.serving.traced import traced
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 
-if TYPE_CHECKING:
-    from lium_mcp.serving.oauth.desk import LoginDesk
-
 log = logging.getLogger(__name__)
+
 
 _BACKLOG: Final = 128
 _SAYS_AGAIN_SECONDS: Final = 60.0
@@ -67,6 +65,29 @@ _ANSWERED_HERE: Final = (
 _CLOSE_SECONDS: Final = 1
 
 
+class Gate(Protocol):
+    """Tells who sent a request."""
+
+    async def identify(self, scope: Scope) -> Caller | Response:
+        """Who sent it; or the answer to it, where that may not come in."""
+
+
+class Desk(Protocol):
+    """What stands beside MCP where callers do not just send keys."""
+
+    @property
+    def gate(self) -> Gate:
+        """Tells who sent a request."""
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """What clients and browsers ask besides."""
+
+    @property
+    def aclose(self) -> Callable[[], Awaitable[None]]:
+        """Closes what it has open."""
+
+
 def bound_calls(server: LiumServer, settings: Settings) -> Repeats:
     """Bound how many calls the callers of a server may make, and keep answers for those who ask the same."""
     calls = CallBounds(settings.calls_at_once, settings.calls_per_minute)
@@ -81,7 +102,7 @@ def build_app(
     sessions: Sessions,
     readiness: Readiness,
     repeats: Repeats,
-    open_desk: "Callable[[Callers], LoginDesk] | None" = None,
+    open_desk: Callable[[Callers], Desk] | None = None,
 ) -> Hangups:
     """Build the web application around a server; `open_desk` makes what lets callers log in, where they do."""
     # Host and Origin are checked before anything else, and bodies before anything of the SDK's.
@@ -144,9 +165,12 @@ async def serve_http(
     settings: Settings,
     connections: ConnectionBounds | None = None,
     sessions: SessionBounds | None = None,
-    open_desk: "Callable[[Callers], LoginDesk] | None" = None,
+    open_desk: Callable[[Callers], Desk] | None = None,
+    on_ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; open streams and running calls hold it up for `drain_seconds` at most.
+
+    `on_ready` gets the address once it can be called.
 
     Raises:
         SettingsError: the address cannot be listened at safely, or at all.
@@ -168,6 +192,7 @@ async def serve_http(
         async with _showing_metrics(settings, opened, table, repeats), traced(tools):
             address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
             log.info("Serving %s/mcp and %s/sse", address, address)
+            on_ready(address)
             if not settings.is_local and not settings.find_state_keys():
                 log.info(_ANSWERED_HERE)
             await _WebServer(_config(app, table, settings), app, drain).serve(sockets=[listener])

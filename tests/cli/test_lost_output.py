@@ -19,6 +19,7 @@ COMMANDS = {
     "logout": ("logout",),
     "install": ("install", "--list"),
     "uninstall": ("uninstall", "cursor"),
+    "dashboard": ("dashboard", "--sandbox", "--no-browser"),
     "demo": ("demo",),
     "templates": ("templates", "sync", "templates.toml", "--dry-run"),
     "rentals": ("rentals",),
@@ -73,7 +74,7 @@ async def test_output_that_is_lost_is_said_in_a_line(
     *asides, last = err.splitlines()
     assert (status, last) == (1, f"lium-mcp: standard output: {LOST[redirection]}")
     # What it tells a person who logs in elsewhere than at Lium, and a log of what takes long.
-    assert len(asides) == ("login" in words) + ("sync" in words)
+    assert len(asides) == len({"login", "sync", "dashboard"} & set(words))
 
 
 @pytest.mark.parametrize("redirections", [">&- 2>&-", "<&- >&- 2>&-", ">&- 2>/dev/full"])
