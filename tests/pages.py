@@ -92,7 +92,7 @@ def said_by(session: str, origin: str) -> dict[str, str]:
 
 def call(http: httpx2.Client, tool: str, **arguments: Any) -> httpx2.Response:
     """Call a tool as the page does."""
-    capabilities = {"elicitation": {"form": {}}}
+    capabilities: dict[str, Any] = {"elicitation": {"form": {}}}
     meta = {
         "io.modelcontextprotocol/protocolVersion": MODERN_VERSION,
         "io.modelcontextprotocol/clientCapabilities": capabilities,
