@@ -5,16 +5,18 @@ import { dismiss, notices } from "./data/actions";
 import { asleep, newestAt, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
-import { ended, type Host } from "./host/host";
+import { controls, ended, type Host } from "./host/host";
 import { HostContext } from "./host/use_host";
 import { show, VIEWS, type View, view } from "./navigation";
 import { type Choice, choice, choose } from "./theme";
+import { Icon } from "./ui/icons";
 import { Badge, Button, Empty, IconButton } from "./ui/parts";
 import { placeNear } from "./ui/place";
 import { Questions } from "./ui/question";
 import { MarketView } from "./views/market/market_view";
 import { MoneyView } from "./views/money/money_view";
 import { PodsView } from "./views/pods/pods_view";
+import { SandboxSheet } from "./views/sandbox/sandbox_sheet";
 
 const TITLES: Readonly<Record<View, string>> = { pods: "Pods", market: "Market", money: "Money" };
 
@@ -79,12 +81,28 @@ function Head({ inBrowser }: { inBrowser: boolean }) {
         ))}
       </nav>
       <div class="side">
-        {policy.value?.sandbox && <Badge tone="warn">Sandbox</Badge>}
+        {policy.value?.sandbox && <Sandbox />}
         {policy.value?.readOnly && <Badge>Read-only</Badge>}
         <Freshness />
         {inBrowser && <ThemeButton />}
       </div>
     </header>
+  );
+}
+
+/** Says that nothing here is real, and opens its clock and faults where the page may turn them. */
+function Sandbox() {
+  const [open, setOpen] = useState(false);
+  const at = controls.value;
+  if (at === undefined) return <Badge tone="warn">Sandbox</Badge>;
+  return (
+    <>
+      <button type="button" class="badge warn" aria-haspopup="dialog" onClick={() => setOpen(true)}>
+        Sandbox
+        <Icon name="sliders" />
+      </button>
+      {open && <SandboxSheet at={at} close={() => setOpen(false)} />}
+    </>
   );
 }
 
