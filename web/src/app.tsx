@@ -49,7 +49,7 @@ function Shown({ name }: { name: View }) {
 
 function Over({ what }: { what: string }) {
   return (
-    <Empty title="This page can do nothing more" icon="clock">
+    <Empty title="This page is closed" icon="clock">
       {what}
     </Empty>
   );
@@ -68,22 +68,24 @@ function Head({ inBrowser }: { inBrowser: boolean }) {
           Lium
         </span>
       )}
-      <nav aria-label="Views">
-        {VIEWS.map((name) => (
-          <button
-            key={name}
-            type="button"
-            aria-current={view.value === name ? "page" : undefined}
-            onClick={() => show(name)}
-          >
-            {TITLES[name]}
-          </button>
-        ))}
-      </nav>
+      {ended.value === undefined && (
+        <nav aria-label="Views">
+          {VIEWS.map((name) => (
+            <button
+              key={name}
+              type="button"
+              aria-current={view.value === name ? "page" : undefined}
+              onClick={() => show(name)}
+            >
+              {TITLES[name]}
+            </button>
+          ))}
+        </nav>
+      )}
       <div class="side">
         {policy.value?.sandbox && <Sandbox />}
         {policy.value?.readOnly && <Badge>Read-only</Badge>}
-        <Freshness />
+        {ended.value === undefined && <Freshness />}
         {inBrowser && <ThemeButton />}
       </div>
     </header>

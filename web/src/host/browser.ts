@@ -11,7 +11,8 @@ const ABOUT = {
   "io.modelcontextprotocol/clientCapabilities": { elicitation: { form: {} } },
 };
 const KEPT_AS = "lium-session";
-const OVER = "This page's session is over. Run `lium-mcp dashboard` again, and open the address that it prints.";
+const OVER =
+  "An address opens the page once, and its session ends with the server. Run lium-mcp dashboard again, and open the address that it prints.";
 const LONGEST_CALL_MS = 12 * 60_000;
 /** A server that asks again and again about one call is not answered for ever. */
 const MOST_ROUNDS = 10;

@@ -3,8 +3,8 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { now, refresh, useReading } from "../../data/readings";
 import { type Json, number, record, records, text } from "../../data/shapes";
 import { ago, clock, count, fullTime, hours, percent, plural, price, span, usd } from "../../format";
-import { openPod } from "../../navigation";
-import { Badge, Empty, Figure, Figures, lacksKey, Meter, NoKey, Panel, Read, type Tone } from "../../ui/parts";
+import { openPod, show } from "../../navigation";
+import { Badge, Button, Empty, Figure, Figures, lacksKey, Meter, NoKey, Panel, Read, type Tone } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import { PodActions } from "./pod_actions";
 import { PodDetail } from "./pod_detail";
@@ -80,7 +80,15 @@ function Summary({ list, balance }: { list: Json | undefined; balance: Json | un
       <Figure
         label="Running"
         value={list === undefined ? "–" : String(running)}
-        note={list === undefined ? "" : running === pods.length ? "all of them" : `of ${plural(pods.length, "pod")}`}
+        note={
+          list === undefined
+            ? ""
+            : pods.length === 0
+              ? ""
+              : running === pods.length
+                ? "all of them"
+                : `of ${plural(pods.length, "pod")}`
+        }
       />
       <Figure
         label="Cost so far"
@@ -170,7 +178,10 @@ function Pods({ data }: { data: Json }) {
       >
         {pods.length === 0 ? (
           <Empty title="No pod runs, and nothing bills" icon="box">
-            Ask your agent for a GPU, or look at the market.
+            Ask your agent for a GPU, or{" "}
+            <Button kind="link" onPress={() => show("market")}>
+              look at the market
+            </Button>
           </Empty>
         ) : shown.length === 0 ? (
           <Empty title="No pod fits that" icon="search" />
