@@ -5,8 +5,8 @@ import { dismiss, notices } from "./data/actions";
 import { asleep, newestAt, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
-import { controls, ended, type Host } from "./host/host";
-import { HostContext } from "./host/use_host";
+import { controls, ended, filling, type Host } from "./host/host";
+import { HostContext, useHost } from "./host/use_host";
 import { show, VIEWS, type View, view } from "./navigation";
 import { type Choice, choice, choose } from "./theme";
 import { Icon } from "./ui/icons";
@@ -37,14 +37,13 @@ function Shown({ name }: { name: View }) {
   useEffect(() => {
     document.title = `${TITLES[name]} · Lium`;
   }, [name]);
-  switch (name) {
-    case "pods":
-      return <PodsView />;
-    case "market":
-      return <MarketView />;
-    case "money":
-      return <MoneyView />;
-  }
+  const View = { pods: PodsView, market: MarketView, money: MoneyView }[name];
+  return (
+    <>
+      <h1 class="unseen">{TITLES[name]}</h1>
+      <View />
+    </>
+  );
 }
 
 function Over({ what }: { what: string }) {
@@ -87,6 +86,7 @@ function Head({ inBrowser }: { inBrowser: boolean }) {
         {policy.value?.readOnly && <Badge>Read-only</Badge>}
         {ended.value === undefined && <Freshness />}
         {inBrowser && <ThemeButton />}
+        {filling.value !== undefined && <FillButton />}
       </div>
     </header>
   );
@@ -130,6 +130,18 @@ function Freshness() {
       </span>
       <IconButton icon="refresh" label="Read anew" onPress={again} busy={busy} />
     </>
+  );
+}
+
+function FillButton() {
+  const host = useHost();
+  const whole = filling.value === true;
+  return (
+    <IconButton
+      icon={whole ? "shrink" : "grow"}
+      label={whole ? "Back into the conversation" : "Fill the window"}
+      onPress={() => host.fill(!whole)}
+    />
   );
 }
 

@@ -65,7 +65,7 @@ export function span(seconds: number | undefined): string {
 
 /** A length of time that was given in hours: 3 h, 1 h 30 min. */
 export function hours(value: number | undefined): string {
-  return span(value === undefined ? undefined : value * 3600).replace(" h 00 min", " h");
+  return span(value === undefined ? undefined : value * 3600).replace(/( h) 00 min$|( d) 0 h$/, "$1$2");
 }
 
 export function ago(at: number | undefined, now: number): string {

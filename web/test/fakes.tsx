@@ -30,6 +30,7 @@ export function fakeHost(answers: FakeHost["answers"] = {}, kind: Host["kind"] =
     read: () => Promise.resolve(undefined),
     tellModel: (what) => void host.told.push(what),
     openLink: () => undefined,
+    fill: () => undefined,
   };
   return host;
 }

@@ -28,6 +28,8 @@ describe("figures as people read them", () => {
 
   test("hours, sizes, counts", () => {
     expect(hours(1.5)).toBe("1 h 30 min");
+    expect(hours(3)).toBe("3 h");
+    expect(hours(48)).toBe("2 d");
     expect(gb(0.004)).toBe("4 MB");
     expect(gb(79.647)).toBe("79.6 GB");
     expect(gb(11_637)).toBe("11.6 TB");

@@ -113,6 +113,9 @@ export const browser: Host = {
   tellModel() {
     // There is no model beside this page.
   },
+  fill() {
+    // A window of its own is as large as people make it.
+  },
   openLink(url) {
     if (/^https?:/i.test(url)) window.open(url, "_blank", "noopener,noreferrer");
   },

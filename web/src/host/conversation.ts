@@ -1,6 +1,6 @@
 // The page inside a host's frame: MCP Apps (protocol 2026-01-26), which is JSON-RPC over postMessage to the window above.
-import { type Json, record, text } from "../data/shapes";
-import { type Answer, answerOf, type Host, type Opening, trouble } from "./host";
+import { type Json, record, text, texts } from "../data/shapes";
+import { type Answer, answerOf, filling, type Host, type Opening, trouble } from "./host";
 
 const PROTOCOL = "2026-01-26";
 /** Longer than any tool of ours waits, and than a person takes to answer a question of the server. */
@@ -49,6 +49,9 @@ export function conversation(
 
   function takeContext(changed: Json): void {
     context = { ...context, ...changed };
+    filling.value = texts(context.availableDisplayModes).includes("fullscreen")
+      ? context.displayMode === "fullscreen"
+      : undefined;
     onContext(context);
   }
 
@@ -78,7 +81,11 @@ export function conversation(
   async function greet(): Promise<void> {
     const hello = await ask(
       "ui/initialize",
-      { appInfo: { name: "lium", version: "1" }, appCapabilities: {}, protocolVersion: PROTOCOL },
+      {
+        appInfo: { name: "lium", version: "1" },
+        appCapabilities: { availableDisplayModes: ["inline", "fullscreen"] },
+        protocolVersion: PROTOCOL,
+      },
       HELLO_MS,
     );
     abilities = record(hello.hostCapabilities);
@@ -109,6 +116,12 @@ export function conversation(
       if (abilities.updateModelContext === undefined) return;
       // The host may refuse; what was done is done all the same.
       ask("ui/update-model-context", { content: [{ type: "text", text: what }] }, HELLO_MS).catch(() => undefined);
+    },
+    fill(whole) {
+      ask("ui/request-display-mode", { mode: whole ? "fullscreen" : "inline" }, HELLO_MS).then(
+        ({ mode }) => takeContext({ displayMode: mode }),
+        () => undefined,
+      );
     },
     openLink(url) {
       ask("ui/open-link", { url }, HELLO_MS).catch(() => undefined);

@@ -19,7 +19,12 @@ export interface Host {
   /** Tells the model what a person did here. Where there is no model, nothing. */
   tellModel(what: string): void;
   openLink(url: string): void;
+  /** Lets the page fill the host's window, or stand in the conversation again. */
+  fill(whole: boolean): void;
 }
+
+/** Whether the page fills the host's window, or could; undefined where it cannot. */
+export const filling = signal<boolean | undefined>(undefined);
 
 /** The tool result that the page was opened with, in a conversation. */
 export interface Opening {

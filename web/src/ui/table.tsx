@@ -14,6 +14,8 @@ export interface Column<Row> {
   /** What it is sorted by; a column without cannot be. What is undefined comes last either way. */
   readonly by?: (row: Row) => number | string | undefined;
   readonly end?: boolean;
+  /** Whether its title is left to screen readers. */
+  readonly silent?: boolean;
   /** Where there is room for it: always (the default), in the middle, or only where it is wide. */
   readonly from?: "middle" | "wide";
   /** On a card: its heading, a line with its title (the default), or a line without. */
@@ -81,7 +83,9 @@ export function Table<Row>(props: {
                         : "ascending"
                 }
               >
-                {column.by === undefined ? (
+                {column.silent ? (
+                  <span class="unseen">{column.title}</span>
+                ) : column.by === undefined ? (
                   column.title
                 ) : (
                   <button type="button" onClick={() => sortBy(column.id)}>

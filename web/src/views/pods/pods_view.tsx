@@ -39,7 +39,6 @@ export function PodsView() {
   if (lacksKey(list)) return <NoKey failure={list.failure} />;
   return (
     <div class="view">
-      <h1 class="unseen">Pods</h1>
       <Summary list={list.data} balance={balance.data} />
       <Read state={list} label="pods" rows={5} again={() => void refresh("list_pods")}>
         {(data) => <Pods data={data} />}
@@ -267,7 +266,8 @@ function columnsOf(
     },
     {
       id: "actions",
-      title: "",
+      title: "Actions",
+      silent: true,
       from: "wide",
       end: true,
       cell: (pod) =>
