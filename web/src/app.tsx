@@ -125,7 +125,10 @@ function Freshness() {
   };
   return (
     <>
-      <span class="freshness quiet small">
+      <span
+        class="freshness quiet small"
+        title={asleep.value ? "Nobody was here for a while. Touch the page, and it reads on." : undefined}
+      >
         {asleep.value ? "Resting" : age === undefined ? "" : age < 3 ? "Up to date" : `${span(age)} ago`}
       </span>
       <IconButton icon="refresh" label="Read anew" onPress={again} busy={busy} />

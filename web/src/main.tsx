@@ -17,6 +17,9 @@ import { followHost, restoreChoice } from "./theme";
 import { Loading } from "./ui/parts";
 import { watchPlace } from "./ui/place";
 
+/** The result that opened the page comes right after the greeting, if at all. */
+const OPENING_MS = 5000;
+
 const root = document.getElementById("app");
 if (root !== null) {
   if (window.parent === window) void inBrowser(root);
@@ -32,9 +35,6 @@ async function inBrowser(root: HTMLElement): Promise<void> {
   begin(browser);
   void learnPolicy(browser);
 }
-
-/** The result that opened the page comes right after the greeting, if at all. */
-const OPENING_MS = 5000;
 
 async function inConversation(root: HTMLElement): Promise<void> {
   let opened = (): void => undefined;

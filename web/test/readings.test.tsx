@@ -21,7 +21,7 @@ test("all readings together keep within what a page may ask in a minute", async 
   for (let minute = 0; minute < 3; minute++) {
     const before = host.calls.length;
     await settle(60);
-    expect(host.calls.length - before).toBeLessThanOrEqual(21);
+    expect(host.calls.length - before).toBeLessThanOrEqual(17);
   }
 });
 

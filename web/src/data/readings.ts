@@ -5,7 +5,7 @@
 // that all of them together pass what a page may ask of Lium (60 requests a minute for the whole account).
 import { type Signal, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Answer, ended, type Host } from "../host/host";
+import { type Answer, ended, type Host, trouble } from "../host/host";
 import { type Json, moment } from "./shapes";
 
 export interface Failure {
@@ -30,12 +30,20 @@ export interface Spec {
   readonly everySeconds?: number;
 }
 
-/** Calls in a minute that readings may make by themselves. What a person asks for goes beyond it. */
-const CALLS_PER_MINUTE = 20;
+/**
+ * Calls in a minute that readings may make by themselves; a call is one request to Lium to five, and agents on the same
+ * account need theirs. What a person asks for goes beyond it.
+ */
+const CALLS_PER_MINUTE = 16;
 const AT_ONCE = 4;
 const SLOWEST_SECONDS = 300;
-/** Nobody touches the page so long: it stops reading until somebody does. */
-const ASLEEP_AFTER_MS = 15 * 60_000;
+/**
+ * Nobody touches the page so long: it stops reading until somebody does. A conversation may hold many pages, of which
+ * people look at the last.
+ */
+const ASLEEP_AFTER_MS = { browser: 15 * 60_000, conversation: 3 * 60_000 };
+/** Longer than any tool takes that only reads. */
+const LONGEST_READING_MS = 60_000;
 /** A wrong key or a missing tool does not mend itself within seconds. */
 const LASTING = new Set(["api_key_missing", "api_key_refused", "session_over"]);
 
@@ -49,6 +57,7 @@ export const asleep = signal(false);
 let host: Host | undefined;
 let ahead = 0;
 let lastTouch = Date.now();
+let onScreen = true;
 let recent: number[] = [];
 let running = 0;
 const entries = new Map<string, Entry>();
@@ -136,8 +145,16 @@ export function begin(through: Host): () => void {
   const signs = ["pointerdown", "keydown", "focus", "wheel"];
   for (const sign of signs) window.addEventListener(sign, woken, { passive: true });
   document.addEventListener("visibilitychange", turn);
+  // Scrolled out of sight within a conversation, it is not looked at either.
+  const sight = new IntersectionObserver((seen) => {
+    onScreen = seen.at(-1)?.isIntersecting ?? true;
+    turn();
+  });
+  sight.observe(document.documentElement);
   turn();
   return () => {
+    sight.disconnect();
+    onScreen = true;
     clearInterval(tick);
     for (const sign of signs) window.removeEventListener(sign, woken);
     document.removeEventListener("visibilitychange", turn);
@@ -156,9 +173,9 @@ function touched(): void {
 
 /** Reads what is due: first what is wanted freshest, so that a long list of pods does not keep the list itself waiting. */
 function turn(): void {
-  if (host === undefined || ended.value !== undefined || document.visibilityState === "hidden") return;
+  if (host === undefined || ended.value !== undefined || document.visibilityState === "hidden" || !onScreen) return;
   const at = Date.now();
-  if (at - lastTouch > ASLEEP_AFTER_MS) asleep.value = true;
+  if (at - lastTouch > ASLEEP_AFTER_MS[host.kind]) asleep.value = true;
   recent = recent.filter((then) => at - then < 60_000);
   const due = [...entries.values()]
     .filter((entry) => entry.lookers.size > 0 && entry.inFlight === undefined && entry.dueAt <= at)
@@ -177,8 +194,7 @@ function read(entry: Entry): Promise<void> {
   recent.push(Date.now());
   running += 1;
   entry.state.value = { ...entry.state.value, loading: true };
-  entry.inFlight = host
-    .call(tool, args)
+  entry.inFlight = Promise.race([host.call(tool, args), late()])
     .then((answer) => take(entry, answer))
     .finally(() => {
       running -= 1;
@@ -186,6 +202,12 @@ function read(entry: Entry): Promise<void> {
       turn();
     });
   return entry.inFlight;
+}
+
+function late(): Promise<Answer> {
+  return new Promise((resolve) => {
+    setTimeout(() => resolve(trouble("no_answer", "No answer came within a minute.")), LONGEST_READING_MS);
+  });
 }
 
 function take(entry: Entry, answer: Answer): void {

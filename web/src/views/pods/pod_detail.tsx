@@ -20,7 +20,7 @@ import {
 } from "./pod_readings";
 
 export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
-  const state = useReading(podSpec(pod.id, 20));
+  const state = useReading(podSpec(pod.id, 30));
   const mine = backupsOf(backups.data).filter((backup) => backup.podId === pod.id);
   return (
     <div class="pod">

@@ -27,7 +27,8 @@ import {
 } from "./pod_readings";
 
 /** Of so many pods the list reads what their GPUs do; of the others their details tell. */
-const MOST_WATCHED = 8;
+const MOST_WATCHED = 6;
+const WATCHED_SECONDS = 120;
 const SOON_SECONDS = 3600;
 /** How often backups are read, and how often while one is under way. */
 const BACKUPS_SECONDS = 120;
@@ -342,7 +343,7 @@ function LastBackup(props: { backup: Backup | undefined; running: Backup | undef
 }
 
 function GpuUse({ pod, watched }: { pod: Pod; watched: boolean }) {
-  const state = useReading(watched ? podSpec(pod.id, 60) : undefined);
+  const state = useReading(watched ? podSpec(pod.id, WATCHED_SECONDS) : undefined);
   const use = meanUse(gpusOf(record(state.data?.pod)));
   if (use === undefined) return <span class="quiet">–</span>;
   return (
