@@ -4,11 +4,11 @@ A backup that takes longer than one call may wait is remembered, so that the nex
 starting over; not for long after its end, since what is written to the pod later is not in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -26,6 +26,7 @@ from lium_mcp.services.backing_up import (
     StartedBackup,
     read_started,
     read_written,
+    refuse_partial,
     standing,
     start_backup,
     wait_for_backup,
@@ -132,12 +133,15 @@ async def _begin(account: Account, poller: Poller, pod: Pod, *, wait_seconds: fl
         Failure: another one is still running, or none could be begun.
         LiumError: Lium refused.
     """
-    change = await _newest_change(account, pod)
+    change = await _announce(account, pod)
     started = await start_backup(account, pod, name="final", whole=True)
     if started.joined:
+        begun = await _begun_elsewhere(account, pod)
+        if begun is not None and begun.backup_id == started.backup_id:
+            return begun
         # It began before this call and may miss what was written since: let it end, then take one of our own.
         await wait_for_backup(account, poller, await read_started(account, pod, started), wait_seconds=wait_seconds)
-        change = await _newest_change(account, pod)
+        change = await _announce(account, pod)
         started = await start_backup(account, pod, name="final", whole=True)
     if started.joined:
         raise Failure(
@@ -176,21 +180,66 @@ async def _tell_others(account: Account, pod: Pod, started: StartedBackup) -> No
     """Note for the other servers of the ledger that a last backup was begun, so that none of them begins another."""
     with suppress(LedgerUnavailable):
         until = started.asked_at + _TOLD_FOR
-        await account.rents.notes.keep(f"final backup of {pod.id}", started.as_written(), until=until)
+        await account.rents.notes.keep(_note_of(pod), started.as_written(), until=until)
+
+
+async def _announce(account: Account, pod: Pod) -> int | None:
+    """Note for the other servers that a last backup is asked for now: this one may end before it hears which one it is.
+
+    What another server has announced stands, as long as nothing changed in the pod.
+
+    Returns:
+        The id of the last change in the pod by a server, see `PodWork`; None where nobody can tell.
+    """
+    change, now = await _newest_change(account, pod), account.lium.now()
+    with suppress(LedgerUnavailable, ValueError, TypeError, KeyError):
+        written = await account.rents.notes.read(_note_of(pod))
+        is_announced = written is not None and "backup_id" not in written and written["change"] == change
+        if is_announced and now - datetime.fromisoformat(written["asked_at"]) <= _FRESH:
+            return change
+    with suppress(LedgerUnavailable):
+        before = [backup.id for backup in await account.lium.backups.list(pod_id=pod.id)]
+        announced = {"asked_at": now.isoformat(), "change": change, "backups_before": before}
+        await account.rents.notes.keep(_note_of(pod), announced, until=now + _TOLD_FOR)
+    return change
 
 
 async def _begun_elsewhere(account: Account, pod: Pod) -> StartedBackup | None:
     """The last backup that another server of the ledger began, if a removal may rest on it; else another is taken."""
     with suppress(LedgerUnavailable, LiumError, Failure, ValueError, TypeError, KeyError):
-        written = await account.rents.notes.read(f"final backup of {pod.id}")
+        written = await account.rents.notes.read(_note_of(pod))
         if written is not None:
-            started = read_written(written)
+            told = "backup_id" in written
+            started = read_written(written) if told else await _find_announced(account, pod, written)
             backup = await account.lium.backups.get(started.backup_id)
             _refuse_another(started, backup)
             refuse_unfit(pod, backup, started.asked_at)
             if not (backup.is_completed and await _is_outdated(account, started, pod)):
                 return started
     return None
+
+
+async def _find_announced(account: Account, pod: Pod, written: Mapping[str, Any]) -> StartedBackup:
+    """The backup that a server asked for which ended before it wrote which one it is.
+
+    Raises:
+        KeyError: there is none.
+        Failure: the pod's schedule leaves out a part.
+        LiumError: Lium does not say.
+    """
+    asked_at, before = datetime.fromisoformat(written["asked_at"]), written["backups_before"]
+    for backup in await account.lium.backups.list(pod_id=pod.id):
+        is_usable = backup.is_completed or not backup.is_final
+        if backup.id not in before and is_usable and backup.began_since(asked_at) is True:
+            schedule = await account.lium.backup_schedules.get_for_pod(pod.id)
+            refuse_partial(pod, schedule)
+            if schedule is not None:
+                return StartedBackup(backup.id, schedule, False, False, asked_at, change=written["change"])
+    raise KeyError("backup_id")
+
+
+def _note_of(pod: Pod) -> str:
+    return f"final backup of {pod.id}"
 
 
 async def find_running_backup(
