@@ -65,9 +65,9 @@ def serving(home: Path, *options: str, **settings: str) -> Iterator[Served]:
 
 
 @contextmanager
-def serving_newer(home: Path, **settings: str) -> Iterator[Served]:
+def serving_newer(home: Path, settings: dict[str, str], *, port: int = 0) -> Iterator[Served]:
     """Run it as a later version would be, whose ledger has more in it."""
-    with _serving(home, ["tests.newer"], (), settings) as served:
+    with _serving(home, ["tests.newer"], ("--port", str(port)), settings) as served:
         yield served
 
 
@@ -87,10 +87,11 @@ def serving_within(
     sessions: dict[str, float] | None = None,
     descriptors: int | None = None,
     haste: float = 1,
+    port: int = 0,
 ) -> Iterator[Served]:
     """Run it within other bounds than its own, which a test can reach."""
     bounds = json.dumps([connections or {}, sessions or {}, descriptors, haste])
-    with _serving(home, ["tests.within", bounds], (), settings) as served:
+    with _serving(home, ["tests.within", bounds], ("--port", str(port)), settings) as served:
         yield served
 
 

@@ -1,17 +1,26 @@
 """A sandbox on a real local port, and what tests do to it and read from it, all through its control routes."""
 
 import asyncio
+import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Final, cast
 
 import httpx2
 from starlette.types import Receive, Scope, Send
 
 from lium_mcp.sandbox import Sandbox, serve_sandbox
+from tests.processes import environment
+
+_START_SECONDS: Final = 10
+_STOP_SECONDS: Final = 5
 
 
 class _Stage(Sandbox):
@@ -23,22 +32,12 @@ class _Stage(Sandbox):
         await self.playing.app(scope, receive, send)
 
 
-class Simulated:
+class SimulatedElsewhere:
     """The sandbox as another program sees it: an address, and the control routes beside the API."""
 
-    def __init__(self, base_url: str, stage: _Stage) -> None:
+    def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        self._stage = stage
         self._http = httpx2.Client(base_url=base_url.removesuffix("/api") + "/_sandbox", timeout=10, trust_env=False)
-
-    def begin(self, *, balance_usd: float = 100.0, start: datetime | None = None, **options: Any) -> None:
-        """Begin with a fresh sandbox, whose clock stands still until it is turned."""
-        self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd, start=start, **options)
-
-    @property
-    def playing(self) -> Sandbox:
-        """The sandbox itself, for what somebody else does to it."""
-        return self._stage.playing
 
     def state(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._http.get("/state").raise_for_status().json())
@@ -53,6 +52,10 @@ class Simulated:
 
     def fault(self, kind: str, **options: Any) -> None:
         self._http.post("/faults", json={"kind": kind, **options}).raise_for_status()
+
+    def calm(self) -> None:
+        """Disarm all faults."""
+        self._http.delete("/faults").raise_for_status()
 
     def close(self) -> None:
         self._http.close()
@@ -83,6 +86,23 @@ class Simulated:
         self._http.post("/clock", json=body).raise_for_status()
 
 
+class Simulated(SimulatedElsewhere):
+    """The sandbox of this process, which may be another one from test to test."""
+
+    def __init__(self, base_url: str, stage: _Stage) -> None:
+        super().__init__(base_url)
+        self._stage = stage
+
+    def begin(self, *, balance_usd: float = 100.0, start: datetime | None = None, **options: Any) -> None:
+        """Begin with a fresh sandbox, whose clock stands still until it is turned."""
+        self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd, start=start, **options)
+
+    @property
+    def playing(self) -> Sandbox:
+        """The sandbox itself, for what somebody else does to it."""
+        return self._stage.playing
+
+
 @contextmanager
 def simulating() -> Iterator[Simulated]:
     """Serve sandboxes, one at a time, until the end of the block."""
@@ -105,3 +125,27 @@ def simulating() -> Iterator[Simulated]:
         loop.call_soon_threadsafe(serving.cancel)
         thread.join()
         loop.close()
+
+
+@contextmanager
+def simulating_elsewhere(home: Path, *, speed: float) -> Iterator[SimulatedElsewhere]:
+    """Run `lium-mcp sandbox`, a process of its own whose time passes that much faster, until the end of the block."""
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "lium_mcp", "sandbox", "--port", "0", "--speed", str(speed)]
+    log = home / "stderr"
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment(HOME=str(home))) as process,
+    ):
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            while (found := re.search(r"listens at (http://\S+)", log.read_text())) is None:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            simulated = SimulatedElsewhere(found[1])
+            yield simulated
+            simulated.close()
+        finally:
+            process.terminate()
+            process.wait(_STOP_SECONDS)

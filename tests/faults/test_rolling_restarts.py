@@ -60,7 +60,7 @@ async def test_servers_of_two_versions_rent_from_one_ledger_at_the_same_time(
     with serving(tmp_path / "old", **settings) as old:
         await add_key(old)
         assert not (await rent(old, "before")).is_error
-        with serving_newer(tmp_path / "newer", **settings) as newer:
+        with serving_newer(tmp_path / "newer", settings) as newer:
             # While one brings the ledger up to date, the other one rents.
             results = await asyncio.gather(
                 *(rent(newer, "first-of-newer"), rent(old, "during"), rent(newer, "same"), rent(old, "same"))
@@ -108,7 +108,7 @@ async def test_replicas_are_exchanged_one_after_the_other_while_callers_rent(
             callers.create_task(keep_renting(number))
         for number, leaving in enumerate(old):
             await asyncio.sleep(1)
-            new = stack.enter_context(serving_newer(tmp_path / f"new-{number}", **settings))
+            new = stack.enter_context(serving_newer(tmp_path / f"new-{number}", settings))
             serving_now[:] = [*(server for server in serving_now if server is not leaving), new]
             await asyncio.to_thread(leaving.stop)
         await asyncio.sleep(1)
