@@ -37,6 +37,7 @@ Capture = Callable[[], Callable[[], object]]
 
 _observers: list[Observer] = []
 _captures: list[Capture] = []
+_observers_here: ContextVar[tuple[Observer, ...]] = ContextVar("_observers_here", default=())
 _reference: ContextVar[str | None] = ContextVar("_reference", default=None)
 
 
@@ -45,6 +46,16 @@ def observe(observer: Observer, capture: Capture | None = None) -> None:
     _observers.append(observer)
     if capture is not None:
         _captures.append(capture)
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Let somebody observe the work that belongs to the block alone."""
+    token = _observers_here.set((*_observers_here.get(), observer))
+    try:
+        yield
+    finally:
+        _observers_here.reset(token)
 
 
 def own_context() -> Context:
@@ -60,7 +71,7 @@ def own_context() -> Context:
 def observed(work: Work) -> Iterator[Work]:
     """Tell those who observe of what goes on in the block."""
     with ExitStack() as stack:
-        for observer in _observers:
+        for observer in (*_observers, *_observers_here.get()):
             stack.enter_context(observer(work))
         yield work
 

@@ -157,24 +157,23 @@ class Templates(Resource):
 
     async def list(self) -> Rows[Template]:
         """GET /templates: the public templates, and with a key also one's own."""
-        return (await self._wire.request("GET", "/templates", needs_key=False)).rows(Template)
+        rows = (await self._wire.request("GET", "/templates", needs_key=False)).rows(Template)
+        for template in rows:
+            self._keep_out(template)
+        return rows
 
     async def get(self, template_id: str) -> Template:
         """GET /templates/{template_id}: one template."""
         path = endpoint("/templates/{template_id}", template_id=template_id)
-        return (await self._wire.request("GET", path)).model(Template, id=template_id)
+        return self._keep_out((await self._wire.request("GET", path)).model(Template, id=template_id))
 
     async def create(self, template: TemplateCreate) -> Template:
         """POST /templates: create a template."""
         answer = await self._wire.request("POST", "/templates", json=template.body())
+        sent = {"docker_image": template.docker_image, "docker_image_tag": template.docker_image_tag}
         if "@" in template.docker_image:  # the server takes it apart
-            return answer.model(Template, name=template.name)
-        return answer.model(
-            Template,
-            name=template.name,
-            docker_image=template.docker_image,
-            docker_image_tag=template.docker_image_tag,
-        )
+            sent = {}
+        return self._keep_out(answer.model(Template, name=template.name, **sent))
 
     async def update(self, template_id: str, changes: TemplateChanges) -> Template:
         """PUT /templates/{template_id}: change some fields; a pod that runs on the template is rebooted.
@@ -189,14 +188,20 @@ class Templates(Resource):
         current = answer.json()
         if not isinstance(current, dict):
             raise answer.unreadable("Lium's answer is not a template.")
-        answer.model(Template, id=template_id)  # another one's settings must not be written over it
+        self._keep_out(answer.model(Template, id=template_id))  # another one's settings must not be written over it
         body = {name: value for name, value in current.items() if name not in _READ_ONLY_FIELDS and value is not None}
         body |= changed
         if not body.get("one_time_template"):
             body.pop("one_time_template", None)
         answer = await self._wire.request("PUT", path, json=body)
-        return await self.get(template_id) if answer.is_bare else answer.model(Template, id=template_id)
+        return await self.get(template_id) if answer.is_bare else self._keep_out(answer.model(Template, id=template_id))
 
     async def delete(self, template_id: str) -> None:
         """DELETE /templates/{template_id}: delete a template; what happens to a pod on it is not known."""
         await self._wire.request("DELETE", endpoint("/templates/{template_id}", template_id=template_id))
+
+    def _keep_out(self, template: Template) -> Template:
+        """Take the values of a template's environment out of later refusals, unless everybody can read them."""
+        if template.environment and template.is_private is not False:
+            self._wire.keep_out(template.environment.values())
+        return template

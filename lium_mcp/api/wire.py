@@ -63,6 +63,9 @@ _NOTHING_SENT = (
     httpx2.UnsupportedProtocol,
 )
 
+# Shorter ones stand in other texts by chance: not only in that of the call that has read them.
+_LEAST_KEPT_OUT_CHARACTERS = 6
+_MOST_KEPT_OUT = 500
 _hidden: ContextVar[Secrets | None] = ContextVar("_hidden", default=None)
 
 
@@ -99,6 +102,8 @@ class Wire:
         self._base = check_base_url(base_url)
         self._api_key = _sendable_key(api_key)
         self._secrets = Secrets(filter(None, [self._api_key]))
+        self._kept_out: dict[str, None] = {}
+        self._kept_out_secrets: Secrets | None = None
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._max_response_bytes = max_response_bytes
@@ -175,10 +180,23 @@ class Wire:
         return self.keyed_digest("what was read with this key")
 
     def redact(self, text: str) -> str:
-        """Return `text` without this wire's credentials and what `hide` and `hiding` name, escaped or not."""
-        for secrets in (self._secrets, self._pool.hidden, _hidden.get()):
+        """Return `text` without this wire's credentials and what was named to be hidden, escaped or not."""
+        if self._kept_out_secrets is None:
+            self._kept_out_secrets = Secrets(self._kept_out)
+        for secrets in (self._secrets, self._pool.hidden, _hidden.get(), self._kept_out_secrets):
             text = redacted(text, secrets.find) if secrets else text
         return text
+
+    def keep_out(self, values: Iterable[str]) -> None:
+        """Take values that were read with this key out of what Lium says when it refuses a later request with it."""
+        # As a whole and line by line, as other programs repeat them.
+        texts = {text for value in values for text in (value, *value.splitlines())}
+        new = [text for text in texts if len(text) >= _LEAST_KEPT_OUT_CHARACTERS and text not in self._kept_out]
+        if new:
+            self._kept_out |= dict.fromkeys(new)
+            while len(self._kept_out) > _MOST_KEPT_OUT:
+                del self._kept_out[next(iter(self._kept_out))]
+            self._kept_out_secrets = None
 
     def hide(self, value: str) -> None:
         """Take a secret out of what Lium says to any request over these connections, in the place of one before it."""

@@ -56,7 +56,8 @@ _to_seal: ContextVar[Question] = ContextVar("_to_seal", default=NOTHING_TO_ASK)
 class Yes(BaseModel):
     """What a person fills in."""
 
-    confirm: bool = Field(description="Do it")
+    # What only looks like a truth, as "yes", may be a client's own filling-in.
+    confirm: bool = Field(description="Do it", strict=True)
 
 
 class Person:
@@ -180,8 +181,8 @@ def unusable_answer() -> NotConfirmed:
     """Say that what came back for a question is no answer."""
     return NotConfirmed(
         "not_confirmed",
-        "The MCP client answered the question to the person with an error, or with nothing that is an answer: the "
-        "person may not have seen it.",
+        "The MCP client answered the question to the person with an error, or with nothing that is an answer, which is "
+        "true or false in `confirm`: the person may not have seen it.",
         _UNSEEN,
     )
 

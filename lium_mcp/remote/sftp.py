@@ -13,7 +13,8 @@ from typing import Final, Literal, cast
 import anyio
 import asyncssh
 
-from lium_mcp.failures import Failure
+from lium_mcp.api.changes import noted_changes
+from lium_mcp.failures import NOTHING_CHANGED, Failure
 from lium_mcp.remote.connection_lost import connection_lost
 
 Kind = Literal["file", "folder", "link", "other"]
@@ -90,14 +91,14 @@ class PodFiles:
 
     async def write(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
         """Write a small file, replacing what was there."""
-        with self._answering():
+        with self._answering(changes=True):
             async with self._client.open(path, "wb", attrs=asyncssh.SFTPAttrs(permissions=mode)) as file:
                 await file.write(data)
 
     async def make_folder(self, path: str, *, mode: int = 0o700) -> None:
         """Make a folder; FileExistsError if something of that name is there."""
         try:
-            with self._answering():
+            with self._answering(changes=True):
                 await self._client.mkdir(path, asyncssh.SFTPAttrs(permissions=mode))
         except PermissionError:
             raise
@@ -130,7 +131,7 @@ class PodFiles:
 
     async def replace(self, old: str, new: str) -> None:
         """Rename a file over another."""
-        with self._answering():
+        with self._answering(changes=True):
             try:
                 await self._client.posix_rename(old, new)
             except asyncssh.SFTPOpUnsupported:
@@ -138,23 +139,23 @@ class PodFiles:
 
     async def remove(self, path: str) -> None:
         """Remove a file."""
-        with self._answering():
+        with self._answering(changes=True):
             await self._client.remove(path)
 
     async def truncate(self, path: str, size: int) -> None:
         """Cut a file off."""
-        with self._answering():
+        with self._answering(changes=True):
             await self._client.truncate(path, size)
 
     async def chmod(self, path: str, mode: int) -> None:
         """Set permissions."""
-        with self._answering():
+        with self._answering(changes=True):
             await self._client.chmod(path, mode)
 
     async def upload(self, path: str, blocks: AsyncIterator[bytes], *, offset: int) -> None:
         """Write blocks to a file from `offset` on, many at once; what the file holds before that stays."""
         pending: set[asyncio.Task[int]] = set()
-        with self._answering(limited=False):
+        with self._answering(limited=False, changes=True):
             async with self._client.open(
                 path, asyncssh.FXF_WRITE | asyncssh.FXF_CREAT, asyncssh.SFTPAttrs(permissions=0o600), encoding=None
             ) as file:
@@ -185,10 +186,12 @@ class PodFiles:
                         yield block
 
     @contextmanager
-    def _answering(self, *, limited: bool = True) -> Iterator[None]:
+    def _answering(self, *, limited: bool = True, changes: bool = False) -> Iterator[None]:
         try:
             with anyio.fail_after(_SECONDS) if limited else nullcontext():
                 yield
+            if changes:
+                noted_changes().append(f"files of {self._pod}")
         except asyncssh.SFTPNoSuchFile:
             raise FileNotFoundError from None
         except asyncssh.SFTPPermissionDenied:
@@ -203,6 +206,7 @@ class PodFiles:
                 "timed_out",
                 f"{self._pod} did not answer a request about its files in time.",
                 "Try again; what was moved so far is kept.",
+                effect="Whether what was under way took effect is not known." if changes else NOTHING_CHANGED,
             ) from error
 
 

@@ -120,7 +120,8 @@ class Database:
         limit = _TimeLimit()
         with observed(Work("transaction", "read" if only_reads else "write")) as told:
             _time_limit.set(limit)  # the thread has it too
-            timer = asyncio.get_running_loop().call_later(_ANSWER_SECONDS, limit.cut)
+            # A file has no connection to cut: what waits for its lock has a limit of its own, and says so.
+            timer = None if self.is_file else asyncio.get_running_loop().call_later(_ANSWER_SECONDS, limit.cut)
             # Nobody waits for what is only read once they were cancelled; what writes is seen through.
             leaves = only_reads and not self.is_file
             try:
@@ -138,7 +139,8 @@ class Database:
                 told.outcome = "refused"  # by what the work was to look at: nothing of it was written
                 raise
             finally:
-                timer.cancel()
+                if timer is not None:
+                    timer.cancel()
             told.outcome = "ok"
             return result
 

@@ -10,6 +10,7 @@ import anyio
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LiumError
 from lium_mcp.failures import Failure
+from lium_mcp.observing import Work, observing
 
 T = TypeVar("T")
 
@@ -134,17 +135,42 @@ class Poller:
         return state
 
 
+class _LedgerTime:
+    """How much of a call's time the ledger took."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def observe(self, work: Work) -> Iterator[None]:
+        began = anyio.current_time()
+        try:
+            yield
+        finally:
+            if work.kind == "transaction":
+                self.seconds += anyio.current_time() - began
+
+
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Bound the time of a body that only reads.
 
     Raises:
-        Failure: the time is over.
+        Failure: the time is over; it names who took most of it.
     """
+    ledger = _LedgerTime()
     try:
-        with anyio.fail_after(seconds):
+        with anyio.fail_after(seconds), observing(ledger.observe):
             yield
     except TimeoutError as error:
+        if seconds is not None and ledger.seconds >= seconds / 2:
+            raise Failure(
+                "timed_out",
+                f"The ledger of rents, and not Lium, took {ledger.seconds:.0f} of the {seconds:.0f} seconds that this "
+                "call may take.",
+                "Try again in a minute. If it stays so, the person who runs this server has to see what keeps the "
+                "database of LIUM_MCP_STATE_URL from answering: another program may hold its lock.",
+            ) from error
         raise Failure(
             "timed_out", "Lium did not answer all requests of this call in time.", "Try again in a minute."
         ) from error

@@ -103,6 +103,13 @@ class Callers:
         shown = str(headers.get(OWN_KEY_HEADER.lower()) or "")
         if self._token is None or self._is_token(cleaned(shown)):
             return Caller(owner=_OWN)
+        if key is not None:  # which is the token
+            return Caller(
+                no_key_because=f"{place[:1].upper()}{place[1:]} holds the server token of this MCP server "
+                "(LIUM_MCP_SERVER_TOKEN), which is no Lium API key: have the user put it into the header "
+                f"{OWN_KEY_HEADER} instead, in this client's "
+                "configuration of the server."
+            )
         wrong = f"The header {OWN_KEY_HEADER} does not hold it. " if shown.strip() else ""
         return Caller(
             no_key_because="The Lium API key of this MCP server serves only callers that show the server token. "

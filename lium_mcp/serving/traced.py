@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from threading import Thread
 from typing import Final
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -43,9 +44,9 @@ async def traced(tools: Collection[str]) -> AsyncIterator[None]:
     from opentelemetry import trace  # noqa: PLC0415 - only where traces are wanted
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - as above
 
-    from lium_mcp.serving.tracing import Tracing, capture  # noqa: PLC0415 - as above
+    from lium_mcp.serving.tracing import Tracing, Watched, capture  # noqa: PLC0415 - as above
 
-    tracing = Tracing(OTLPSpanExporter(), tools)
+    tracing = Tracing(Watched(OTLPSpanExporter(), _whereto(os.environ)), tools)
     trace.set_tracer_provider(tracing.provider)
     observe(tracing.observe, capture)
     log.info("Sending traces")
@@ -58,6 +59,16 @@ async def traced(tools: Collection[str]) -> AsyncIterator[None]:
         with anyio.move_on_after(_LAST_SPANS_SECONDS, shield=True):
             while sending.is_alive():  # noqa: ASYNC110 - it tells nobody
                 await anyio.sleep(_LOOK_SECONDS)
+
+
+def _whereto(environment: Mapping[str, str]) -> str:
+    """Where traces go, and what says so, without what is secret in an address."""
+    name = next(name for name in _PLACES if environment.get(name, "").strip())
+    try:
+        address = urlsplit(environment[name].strip())
+    except ValueError:
+        return f"the address of {name}"
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}, as {name} says"
 
 
 def _is_wanted(environment: Mapping[str, str]) -> bool:

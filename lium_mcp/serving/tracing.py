@@ -4,6 +4,7 @@ The SDK makes a span of each message, and each request to Lium is one below it. 
 from short lists: no key, argument, id, query or text of an exception. Imported only where traces are wanted.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from lium_mcp import __version__
 from lium_mcp.observing import Work, reference
+
+log = logging.getLogger(__name__)
 
 _METHOD: Final = re.compile(r"[a-z]{1,20}(/[a-zA-Z_]{1,20}){0,2}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,60}")
@@ -130,3 +133,55 @@ class _PlainExporter(SpanExporter):
         if tool:
             known["gen_ai.tool.name"] = tool if tool in self._tools else "?"
         return known
+
+
+class Watched(SpanExporter):
+    """Sends spans, and says once that they do not arrive, and once that they do again.
+
+    Args:
+        exporter: Sends them; what it says of failures, again and again, is not logged.
+        where: Where to, for a person.
+    """
+
+    def __init__(self, exporter: SpanExporter, where: str) -> None:
+        self._exporter = exporter
+        self._where = where
+        self._arrives = True
+        logging.getLogger(type(exporter).__module__).addFilter(self._note_failure)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send them."""
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS and not self._arrives:
+            self._arrives = True
+            log.info("Traces arrive at %s again", self._where)
+        return result
+
+    def shutdown(self) -> None:
+        """Send no more."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what waits."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def _note_failure(self, record: logging.LogRecord) -> bool:
+        if self._arrives:
+            self._arrives = False
+            log.warning(
+                "Traces do not arrive at %s (%s). Calls go on, and what they leave is lost until it answers; this is "
+                "said once",
+                self._where,
+                _why(record),
+            )
+        return False
+
+
+def _why(record: logging.LogRecord) -> str:
+    """Why spans did not arrive, in a word: the text of a failure may hold anything."""
+    for item in record.args if isinstance(record.args, tuple) else ():
+        if isinstance(item, Exception):
+            return type(item).__name__
+        if isinstance(item, int):
+            return f"status {item}"
+    return "they were refused"

@@ -209,3 +209,50 @@ async def test_a_server_that_is_cancelled_closes_its_ledger(sandbox: Sandbox, po
         with anyio.CancelScope() as serving:
             await serve()
         await postgres.until_connected(url, 0)
+
+
+@contextmanager
+def locked(path: Path, *, wholly: bool = False) -> Iterator[None]:
+    """Another program that lets nobody write the file, or wholly: open it."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        if wholly:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("UPDATE rentals SET note = note")
+        yield
+    finally:
+        connection.close()
+
+
+async def test_a_call_whose_time_a_locked_ledger_took_names_the_ledger_and_not_lium(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lium_mcp.rentals.database._BUSY_SECONDS", 0.4)
+    monkeypatch.setattr("lium_mcp.toolkit.registry.READ_LIMIT_SECONDS", 1)
+    path = tmp_path / "rentals.db"
+    async with agent_on(sandbox, state_url=f"sqlite:///{path}") as agent:
+        await agent.call("rent_pod", **TRAIN)
+    async with agent_on(sandbox, state_url=f"sqlite:///{path}") as agent:
+        with locked(path, wholly=True):
+            failure = await agent.refused("list_pods")
+        assert failure.code == "timed_out", failure.text
+        assert "The ledger of rents, and not Lium, took" in failure.text
+        assert "LIUM_MCP_STATE_URL" in failure.text
+        assert "Lium did not answer" not in failure.text
+        assert (await agent.call("list_pods"))["total"] == 1
+
+
+async def test_a_file_that_is_locked_is_said_to_be_however_long_that_takes(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time limit of PostgreSQL is none of a file's: it has no connection that could be cut."""
+    monkeypatch.setattr("lium_mcp.rentals.database._BUSY_SECONDS", 0.4)
+    monkeypatch.setattr("lium_mcp.rentals.database._ANSWER_SECONDS", 0.1)
+    path = tmp_path / "rentals.db"
+    async with agent_on(sandbox, state_url=f"sqlite:///{path}") as agent:
+        await agent.call("rent_pod", **TRAIN)
+        with locked(path):
+            failure = await agent.refused("rent_pod", **{**TRAIN, "name": "other"})
+    assert failure.code == "ledger_unavailable"
+    assert "database is locked" in failure.text

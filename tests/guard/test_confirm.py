@@ -222,6 +222,8 @@ NO: dict[str, Answer] = {
     "yes without a tick": {"confirm": False},
     "another form": {"name": "train"},
     "not a truth": {"confirm": "perhaps"},
+    "a word for a truth": {"confirm": "true"},
+    "a number for a truth": {"confirm": 1},
     "an empty form": {},
 }
 
@@ -816,6 +818,20 @@ async def test_of_an_answer_that_cannot_be_read_it_is_said_what_to_send(answer: 
         right = {key: {"action": "accept", "content": {"confirm": True}} for key in asked["inputRequests"]}
         rented = await server.ask(call | {"params": params | {"inputResponses": right}})
         assert rented["result"]["structuredContent"]["pod_id"]
+
+
+@both_eras
+@pytest.mark.parametrize("confirm", ["yes", "on", "True", "1", "t", 1, 1.0, ["true"], ""])
+async def test_what_only_looks_like_a_yes_is_none_and_loses_nothing(sandbox: Sandbox, mode: Mode, confirm: Any) -> None:
+    await rent(sandbox, "train")
+    person = Person({"confirm": confirm}, "yes")
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
+        failure = await agent.refused("remove_pod", pod="train")
+        assert failure.code == "not_confirmed"
+        assert "true or false in `confirm`" in failure.text
+        assert "Nothing was changed." in failure.text
+        assert living(sandbox)
+        await agent.call("remove_pod", pod="train")
 
 
 async def test_a_yes_does_not_rent_again_what_was_removed(sandbox: Sandbox) -> None:

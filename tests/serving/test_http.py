@@ -410,8 +410,14 @@ async def test_the_servers_own_key_serves_callers_with_its_token(guarded: Served
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"X-Lium-MCP-Token": TOKEN[:-1]}, {"X-Lium-MCP-Token": ""}, {"Authorization": f"Bearer {TOKEN}"}],
-    ids=["none", "wrong", "empty", "elsewhere"],
+    [
+        {},
+        {"X-Lium-MCP-Token": TOKEN[:-1]},
+        {"X-Lium-MCP-Token": ""},
+        {"Authorization": f"Bearer {TOKEN}"},
+        {"X-API-Key": TOKEN},
+    ],
+    ids=["none", "wrong", "empty", "elsewhere", "as a key"],
 )
 async def test_without_the_token_a_caller_is_told_where_it_is(
     guarded: Served, lium: Simulated, way: Way, headers: dict[str, str]
@@ -428,6 +434,9 @@ async def test_without_the_token_a_caller_is_told_where_it_is(
             assert code == "api_key_missing"
             assert "LIUM_MCP_SERVER_TOKEN" in text
             assert "X-Lium-MCP-Token" in text
+            misplaced = next((name for name, value in headers.items() if TOKEN in value), None)
+            mistake = f"The header {misplaced} holds the server token of this MCP server"
+            assert (mistake in text) is (misplaced is not None)
             assert TOKEN not in text
         assert len(lium.state()["requests"]) == asked, "neither the key nor the token left"
 

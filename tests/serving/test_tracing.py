@@ -3,11 +3,12 @@
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -18,6 +19,7 @@ from lium_mcp.sandbox import API_KEY
 from lium_mcp.serving.tracing import Tracing
 from tests.compat.simulated import Simulated
 from tests.http_server import WAYS, Way, calling, serving
+from tests.oauth_client import free_port
 from tests.serving.test_http import RENT
 
 POD = "6b1f2c3d-0000-4000-8000-000000000001"
@@ -25,7 +27,7 @@ PLANTED = "Arg9planted"
 
 
 @contextmanager
-def receiver(*, hangs: bool = False) -> Iterator[tuple[str, list[Any]]]:
+def receiver(*, hangs: bool = False, port: int = 0) -> Iterator[tuple[str, list[Any]]]:
     """A receiver of OTLP over HTTP: its address, and the spans that it was sent."""
     spans: list[Any] = []
     done = threading.Event()
@@ -44,7 +46,7 @@ def receiver(*, hangs: bool = False) -> Iterator[tuple[str, list[Any]]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}", spans
         done.set()
@@ -123,6 +125,64 @@ async def test_a_receiver_that_does_not_answer_holds_up_neither_a_call_nor_the_e
                 for _ in range(3):
                     await caller.call("list_pods")
             assert served.stop() == 0
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """A receiver that knows no traces."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_error(404, explain="s3cret words")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://someone:s3cret@127.0.0.1:{server.server_address[1]}/otlp?key=s3cret"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_receiver_that_takes_nothing_is_named_once(lium: Simulated, tmp_path: Path, *, is_there: bool) -> None:
+    with refusing() if is_there else nullcontext(f"http://someone:s3cret@127.0.0.1:{free_port()}") as url:
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "10"}
+        with serving(tmp_path, LIUM_BASE_URL=lium.base_url, **settings) as served:
+            with anyio.fail_after(20):
+                async with calling(served.url, "modern", {"X-API-Key": API_KEY}) as caller:
+                    while "do not arrive" not in served.stderr():
+                        await caller.call("list_pods")
+                        await anyio.sleep(0.05)
+                    for _ in range(5):
+                        await caller.call("list_pods")
+                        await anyio.sleep(0.05)
+            assert served.stop() == 0
+            said = served.stderr()
+    [line] = [line for line in said.splitlines() if "trac" in line.lower() and "Sending traces" not in line]
+    host = url.rpartition("@")[2].partition("/")[0]
+    assert f"Traces do not arrive at http://{host}, as OTEL_EXPORTER_OTLP_ENDPOINT says" in line
+    assert ("status 404" if is_there else "ConnectionError") in line
+    assert "s3cret" not in said
+
+
+async def test_a_receiver_that_comes_back_is_said_to_be_there(lium: Simulated, tmp_path: Path) -> None:
+    port = free_port()
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_BSP_SCHEDULE_DELAY": "10",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    }
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, **settings) as served, anyio.fail_after(30):
+        async with calling(served.url, "modern", {"X-API-Key": API_KEY}) as caller:
+            while "do not arrive" not in served.stderr():
+                await caller.call("list_pods")
+                await anyio.sleep(0.05)
+            with receiver(port=port):
+                while "again" not in served.stderr():
+                    await caller.call("list_pods")
+                    await anyio.sleep(0.05)
 
 
 @pytest.mark.parametrize(

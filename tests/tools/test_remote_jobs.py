@@ -425,3 +425,15 @@ async def test_the_person_is_asked_before_a_job_that_ends_with_the_removal_of_th
     assert len(asked) == 1
     assert "train" in asked[0]
     assert {path.name for path in (sshd.home / ".lium-mcp" / "jobs").iterdir()} == {"b"}
+
+
+async def test_a_job_that_was_killed_and_cannot_be_written_off_is_not_said_to_be_as_before(
+    on_sshd: Agent, sshd: Sshd
+) -> None:
+    await rent(on_sshd)
+    await on_sshd.call("start_job", pod="train", name="j", command="sleep 60")
+    (sshd.home / ".lium-mcp/jobs/j/exit_code").mkdir()  # so nobody can write how it ended
+    failure = await on_sshd.refused("stop_job", pod="train", name="j")
+    assert failure.code == "pod_disk_refused"
+    assert "Nothing was changed" not in failure.text
+    assert "was changed, at least in part" in failure.text

@@ -177,6 +177,41 @@ async def test_environment_values_never_come_out(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments", "route"),
+    [
+        ("delete_template", {"template": "mine"}, ("DELETE", "/templates/*")),
+        ("switch_pod_template", {"pod": "train", "template": "mine"}, ("PUT", "/pods/*/**")),
+        ("rent_pod", {"name": "new", "gpu_type": "A100", "template": "mine"}, ("POST", "/executors/**")),
+        ("list_pods", {}, ("GET", "/pods")),
+    ],
+)
+async def test_a_refusal_of_another_call_repeats_no_value_that_was_read(
+    sandbox: Sandbox, tool: str, arguments: Row, route: tuple[str, str]
+) -> None:
+    await rent(sandbox, "train")
+    await made(sandbox, "mine", environment={"TOKEN": SECRET, "LINES": f"first\n{SECRET}-2", "ON": "yes"})
+    wire = Wire(sandbox)
+    said = f"TOKEN={SECRET}, {SECRET}-2 and {SECRET.replace('-', '%2D')} are refused, yes"
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.call("get_template", template="mine")
+        await agent.clock.sleep(5)  # the pods are read anew
+        wire.on(*route, answering(400, {"error": {"code": "bad", "message": said, "hint": f"not {SECRET}"}}))
+        refused = await agent.refused(tool, **arguments)
+    assert "[redacted] are refused, yes" in refused.text
+    assert SECRET not in refused.text
+    assert SECRET.replace("-", "%2D") not in refused.text
+
+
+async def test_what_everybody_can_read_in_a_template_is_not_taken_out_of_refusals(sandbox: Sandbox) -> None:
+    await made(sandbox, "open", environment={"MODE": "production"}, is_private=False)
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.call("get_template", template="open")
+        wire.on("DELETE", "/templates/*", answering(400, {"error": {"message": "It is in production."}}))
+        assert "It is in production." in (await agent.refused("delete_template", template="open")).text
+
+
 @pytest.mark.parametrize("tool", ["create_template", "update_template"])
 async def test_a_refusal_that_repeats_a_value_is_told_without_it(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture, tool: str
