@@ -12,6 +12,8 @@ import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/table.css";
 import "./styles/charts.css";
+import "./styles/fields.css";
+import "./styles/views.css";
 import "./styles/frame.css";
 import { followHost, restoreChoice } from "./theme";
 import { Loading } from "./ui/parts";

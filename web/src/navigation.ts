@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { seed } from "./data/readings";
 import { record, text } from "./data/shapes";
 import type { Opening } from "./host/host";
+import { shownQuote, wanted, wantedOf } from "./views/market/market_readings";
 import { PODS } from "./views/pods/pod_readings";
 
 export const VIEWS = ["pods", "market", "money"] as const;
@@ -24,9 +25,11 @@ const VIEW_OF: Readonly<Record<string, View>> = {
 /** Shows what the tool was about whose result opened the page. */
 export function open({ tool, args, answer }: Opening): void {
   view.value = (tool === undefined ? undefined : VIEW_OF[tool]) ?? guess(answer.ok ? answer.data : {});
+  if (view.value === "market") wanted.value = wantedOf(args);
   if (!answer.ok || tool === undefined) return;
   // A list that was asked for with other arguments is shown at once, and read anew as the view wants it.
   seed(tool === "list_pods" ? PODS : { tool, args }, answer);
+  if (tool === "quote_rental") shownQuote.value = answer.data;
   if (tool === "get_pod") openPod.value = text(record(answer.data.pod).pod_id);
 }
 

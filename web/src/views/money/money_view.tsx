@@ -1,10 +1,214 @@
-// The Money view: balance, spending and limits.
-import { Empty, Panel } from "../../ui/parts";
+// The Money view: what is left and how long it lasts, what was spent, and the limits.
+import { useMemo } from "preact/hooks";
+import { now, refresh, type State, useReading } from "../../data/readings";
+import { type Json, number, text, texts } from "../../data/shapes";
+import { clock, fullTime, hours, plural, price, span, UNKNOWN, usd } from "../../format";
+import { type Series, TimeChart } from "../../ui/chart";
+import { Figure, Figures, Panel, Read } from "../../ui/parts";
+import { BALANCE, PODS, podsOf } from "../pods/pod_readings";
+import { aligned, type Forecast, forecast } from "./forecast";
+import { Limits } from "./limits";
+import { chargesOf, dayOf, daySpec, limitsOf } from "./money_readings";
+import { Spending } from "./spending";
+
+/** A curve that moved each second would be no easier to read. */
+const DRAWN_EVERY_MS = 60_000;
 
 export function MoneyView() {
+  const balance = useReading(BALANCE);
+  const pods = useReading(PODS);
+  const minute = Math.floor(now.value / DRAWN_EVERY_MS) * DRAWN_EVERY_MS;
+  const ahead = useMemo(() => {
+    const left = number(balance.data?.balance_usd);
+    if (left === undefined || pods.data === undefined) return undefined;
+    return forecast(left, podsOf(pods.data), minute);
+  }, [balance.data, pods.data, minute]);
   return (
-    <Panel title="Money">
-      <Empty title="Nothing here yet" />
+    <div class="view">
+      <h1 class="unseen">Money</h1>
+      <Summary balance={balance} ahead={ahead} />
+      <div class="sides">
+        <Ahead balance={balance} pods={pods} ahead={ahead} />
+        <Panel title="Limits" note="of this server">
+          <Read state={balance} label="limits" rows={4} again={() => void refresh("get_balance")}>
+            {(data) => <Limits data={data} />}
+          </Read>
+        </Panel>
+      </div>
+      <Spending />
+    </div>
+  );
+}
+
+function Summary({ balance, ahead }: { balance: State; ahead: Forecast | undefined }) {
+  const today = dayOf(now.value);
+  const spent = useReading(daySpec(today, today));
+  const charges = spent.data === undefined ? undefined : chargesOf(spent.data);
+  const data = balance.data;
+  const burn = number(data?.burn_per_hour_usd);
+  const unpriced = (number(data?.unpriced_pods) ?? 0) + (number(data?.unknown_billing_pods) ?? 0);
+  const budget = limitsOf(data).find(({ name }) => name === "budget_usd");
+  const end = ending(data, ahead);
+  return (
+    <Figures>
+      <Figure label="Balance" value={usd(number(data?.balance_usd))} note={data === undefined ? "" : ofPods(data)} />
+      <Figure
+        label="Burning"
+        value={price(burn)}
+        unit="/h"
+        note={
+          unpriced > 0
+            ? `at least: ${plural(unpriced, "pod")} unpriced`
+            : burn === undefined
+              ? ""
+              : `${usd(burn * 24)} a day`
+        }
+      />
+      <Figure label={end.label} value={end.value} note={end.note} tone={end.soon ? "warn" : "plain"} />
+      <Figure
+        label="Spent today"
+        value={usd(charges?.totalUsd)}
+        note={
+          charges?.totalUsd === undefined
+            ? charges === undefined
+              ? ""
+              : "Lium states no total"
+            : "UTC, some minutes late"
+        }
+      />
+      {budget !== undefined && (
+        <Figure
+          label="Left of the budget"
+          value={usd(budget.left)}
+          note={budget.allowed === undefined ? "" : `of ${usd(budget.allowed)}`}
+        />
+      )}
+    </Figures>
+  );
+}
+
+function ofPods(data: Json): string {
+  const billing = number(data.billing_pods);
+  if (billing === undefined) return "";
+  return billing === 0 ? "nothing bills" : `${plural(billing, "pod")} ${billing === 1 ? "bills" : "bill"}`;
+}
+
+const SOON_MS = 6 * 3_600_000;
+
+interface Ending {
+  readonly label: string;
+  readonly value: string;
+  readonly note: string;
+  readonly soon: boolean;
+}
+
+/** When the balance ends, or what is left of it in the end. */
+function ending(data: Json | undefined, ahead: Forecast | undefined): Ending {
+  const lasts = { label: "Lasts", value: UNKNOWN, note: "", soon: false };
+  if (ahead === undefined) {
+    const runway = number(data?.runway_hours);
+    return runway === undefined
+      ? lasts
+      : { ...lasts, value: hours(runway), note: "if all pods run on", soon: runway < 6 };
+  }
+  const unpriced = ahead.unpriced > 0;
+  if (ahead.endsAt !== undefined)
+    return {
+      ...lasts,
+      value: span((ahead.endsAt - now.value) / 1000),
+      note: unpriced ? "at most: not all is priced" : `until ${clock(ahead.endsAt, now.value)}`,
+      soon: ahead.endsAt - now.value < SOON_MS,
+    };
+  if (unpriced) return { ...lasts, note: "a price is not known" };
+  if (ahead.burnUsd === 0) return { ...lasts, value: "No end", note: "nothing burns it" };
+  return {
+    label: "Left in the end",
+    value: usd(ahead.leftUsd),
+    note: `after all removals, ${clock(ahead.lastRemovalAt, now.value)}`,
+    soon: false,
+  };
+}
+
+function Ahead({ balance, pods, ahead }: { balance: State; pods: State; ahead: Forecast | undefined }) {
+  const series = useMemo((): readonly Series[] => {
+    if (ahead === undefined || ahead.withRemovals.length < 2) return [];
+    const lines = aligned([ahead.withRemovals, ...(ahead.runningOn === undefined ? [] : [ahead.runningOn])]);
+    const [first, second] = lines;
+    return [
+      {
+        label: ahead.runningOn === undefined ? "Balance" : "With the removals that are set",
+        points: first ?? [],
+        filled: true,
+      },
+      ...(second === undefined
+        ? []
+        : [{ label: "If all pods ran on", points: second, dashed: true, tone: "plain" as const }]),
+    ];
+  }, [ahead]);
+  return (
+    <Panel title="Balance from now on" note="if nothing else is rented, added or removed">
+      <Read state={balance} label="the balance" rows={5} again={() => void refresh("get_balance")}>
+        {(data) => (
+          <Read state={pods} label="pods" rows={5} again={() => void refresh("list_pods")}>
+            {(listed) => (
+              <>
+                {ahead === undefined ? (
+                  <p class="quiet">Lium does not say the balance, so nothing can be foreseen.</p>
+                ) : series.length === 0 ? (
+                  <p class="quiet">
+                    {ahead.unpriced > 0
+                      ? "No pod that bills has a known price, so nothing can be foreseen."
+                      : `Nothing burns it: it stays at ${usd(number(data.balance_usd))}.`}
+                  </p>
+                ) : (
+                  <TimeChart
+                    label="The balance from now on"
+                    series={series}
+                    value={usd}
+                    time={(x) => clock(x, now.value)}
+                    height={210}
+                  />
+                )}
+                <Said data={data} listed={listed} ahead={ahead} />
+              </>
+            )}
+          </Read>
+        )}
+      </Read>
     </Panel>
+  );
+}
+
+/** What the curve says in words, and what it does not know. */
+function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Forecast | undefined }) {
+  if (ahead === undefined) return null;
+  const pods = podsOf(listed);
+  const total = number(listed.total);
+  const starting = pods.filter((pod) => pod.phase === "starting").length;
+  const idle = pods.filter((pod) => pod.idleMinutes !== undefined).length;
+  const unbounded = texts(data.pods_without_removal_time);
+  const said: (string | undefined)[] = [
+    ahead.endsAt !== undefined
+      ? `Nothing is left at ${clock(ahead.endsAt, now.value)}. What Lium does then it does not say: expect that pods are removed.`
+      : ahead.leftUsd !== undefined && ahead.lastRemovalAt !== undefined
+        ? `The last pod is removed at ${clock(ahead.lastRemovalAt, now.value)}, with ${usd(ahead.leftUsd)} left.`
+        : undefined,
+    ahead.endless > 0 ? `${plural(ahead.endless, "pod")} without a removal time: drawn as running on.` : undefined,
+    ahead.unpriced > 0
+      ? `${plural(ahead.unpriced, "pod")} without a known price: the balance goes faster than drawn.`
+      : undefined,
+    starting > 0 ? `${plural(starting, "pod")} starting: not counted before it bills.` : undefined,
+    idle > 0 ? `${plural(idle, "pod")} to be removed once idle: that may be sooner than drawn.` : undefined,
+    total !== undefined && total > pods.length ? `Only ${pods.length} of ${total} pods were read.` : undefined,
+    unbounded.length > 0 ? "The budget has to bear pods that no removal time bounds." : undefined,
+    "Volumes and backups bill too; what they cost is not in it. Earlier balances are told nowhere.",
+  ];
+  return (
+    <ul class="said small quiet" title={fullTime(ahead.endsAt)}>
+      {said.map((each) => each !== undefined && <li key={each}>{each}</li>)}
+      {text(data.note) !== undefined && !text(data.note)?.startsWith("runs_out_at") && (
+        <li class="foreign">{text(data.note)}</li>
+      )}
+    </ul>
   );
 }

@@ -1,0 +1,173 @@
+// Amounts by day, as bars that are cut into parts; the figures stand in a table too.
+import { scaleLinear } from "d3-scale";
+import { useRef, useState } from "preact/hooks";
+import { useWidth } from "./width";
+
+export interface BarPart {
+  readonly label: string;
+  /** One for each bar; undefined where nothing is known of it. */
+  readonly values: readonly (number | undefined)[];
+}
+
+interface BarsProps {
+  /** What it shows, as a sentence for who does not see it. */
+  readonly label: string;
+  /** What the bars are of, short and in full. */
+  readonly bars: readonly { readonly short: string; readonly full: string }[];
+  readonly parts: readonly BarPart[];
+  readonly value: (y: number) => string;
+  /** What stands for a bar of which nothing is known. */
+  readonly unknown: string;
+  readonly height?: number;
+}
+
+const ROOM = { top: 8, right: 4, bottom: 22, left: 52 };
+const WIDEST = 44;
+const LABEL_WIDTH = 46;
+
+export function Bars({ label, bars, parts, value, unknown, height = 200 }: BarsProps) {
+  const box = useRef<HTMLDivElement>(null);
+  const width = useWidth(box);
+  const [cursor, setCursor] = useState<number>();
+  const sums = bars.map((_, i) => {
+    const known = parts.flatMap((part) => part.values[i] ?? []);
+    return known.length === 0 ? undefined : known.reduce((sum, each) => sum + each, 0);
+  });
+  const most = Math.max(...sums.map((sum) => sum ?? 0), 0.01);
+  const y = scaleLinear([0, most * 1.05], [height - ROOM.bottom, ROOM.top]);
+  const step = Math.max(1, (width - ROOM.left - ROOM.right) / Math.max(1, bars.length));
+  const thick = Math.min(WIDEST, step * 0.7);
+  const named = Math.max(1, Math.ceil(LABEL_WIDTH / step));
+  const shown = cursor ?? bars.length - 1;
+  const point = (clientX: number): void => {
+    const left = box.current?.getBoundingClientRect().left ?? 0;
+    setCursor(Math.min(bars.length - 1, Math.max(0, Math.floor((clientX - left - ROOM.left) / step))));
+  };
+  const move = (event: KeyboardEvent): void => {
+    const by = { ArrowLeft: -1, ArrowRight: 1, Home: -bars.length, End: bars.length }[event.key];
+    if (by === undefined) return;
+    event.preventDefault();
+    setCursor(Math.min(bars.length - 1, Math.max(0, shown + by)));
+  };
+  const said = (i: number): string => {
+    const sum = sums[i];
+    if (sum === undefined) return `${bars[i]?.full}: ${unknown}`;
+    const of = parts.flatMap((part) =>
+      (part.values[i] ?? 0) > 0 ? `${part.label} ${value(part.values[i] ?? 0)}` : [],
+    );
+    return `${bars[i]?.full}: ${value(sum)}${of.length === 0 ? "" : `, of which ${of.join(", ")}`}`;
+  };
+  return (
+    <figure class="chart">
+      <p class="readout" role="status">
+        {cursor !== undefined && (
+          <span>
+            <span class="quiet">{bars[cursor]?.full}</span>{" "}
+            <strong>{sums[cursor] === undefined ? unknown : value(sums[cursor])}</strong>
+          </span>
+        )}
+        {parts.map((part, i) =>
+          cursor !== undefined && !((part.values[cursor] ?? 0) > 0) ? null : (
+            <span key={part.label} class={`key block p${i}`}>
+              <bdi>{part.label.slice(0, 60)}</bdi>
+              {cursor !== undefined && <strong> {value(part.values[cursor] ?? 0)}</strong>}
+            </span>
+          ),
+        )}
+      </p>
+      <div
+        ref={box}
+        class="plot"
+        style={{ height: `${height}px` }}
+        role="slider"
+        tabIndex={0}
+        aria-label={label}
+        aria-valuemin={0}
+        aria-valuemax={Math.max(0, bars.length - 1)}
+        aria-valuenow={shown}
+        aria-valuetext={said(shown)}
+        onPointerMove={(event) => point(event.clientX)}
+        onPointerLeave={() => setCursor(undefined)}
+        onBlur={() => setCursor(undefined)}
+        onKeyDown={move}
+      >
+        {width > 0 && (
+          <svg width={width} height={height} aria-hidden="true">
+            {y.ticks(4).map((tick) => (
+              <g key={tick} class="tick" transform={`translate(0 ${y(tick)})`}>
+                <line x1={ROOM.left} x2={width - ROOM.right} />
+                <text x={ROOM.left - 8} dy="0.32em" text-anchor="end">
+                  {value(tick)}
+                </text>
+              </g>
+            ))}
+            {bars.map((bar, i) => {
+              const left = ROOM.left + i * step + (step - thick) / 2;
+              let below = 0;
+              return (
+                <g key={bar.full} class={`bar${cursor === undefined || cursor === i ? "" : " faint"}`}>
+                  {sums[i] === undefined && (
+                    <text x={left + thick / 2} y={height - ROOM.bottom - 6} text-anchor="middle">
+                      ?
+                    </text>
+                  )}
+                  {parts.map((part, j) => {
+                    const amount = part.values[i] ?? 0;
+                    if (!(amount > 0)) return null;
+                    const [bottom, top] = [y(below), y(below + amount)];
+                    below += amount;
+                    return (
+                      <rect
+                        key={part.label}
+                        class={`p${j}`}
+                        x={left}
+                        y={top}
+                        width={thick}
+                        height={Math.max(1, bottom - top)}
+                      />
+                    );
+                  })}
+                  {(bars.length - 1 - i) % named === 0 && (
+                    <text class="tick-x" x={left + thick / 2} y={height - 6} text-anchor="middle">
+                      {bar.short}
+                    </text>
+                  )}
+                </g>
+              );
+            })}
+          </svg>
+        )}
+      </div>
+      <details class="equal">
+        <summary>As a table</summary>
+        <div class="scroll">
+          <table>
+            <caption class="unseen">{label}</caption>
+            <thead>
+              <tr>
+                <th scope="col">Day</th>
+                <th scope="col">In all</th>
+                {parts.map((part) => (
+                  <th key={part.label} scope="col">
+                    <bdi>{part.label.slice(0, 60)}</bdi>
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            <tbody>
+              {bars.map((bar, i) => (
+                <tr key={bar.full}>
+                  <th scope="row">{bar.full}</th>
+                  <td>{sums[i] === undefined ? unknown : value(sums[i])}</td>
+                  {parts.map((part) => (
+                    <td key={part.label}>{part.values[i] === undefined ? "–" : value(part.values[i])}</td>
+                  ))}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      </details>
+    </figure>
+  );
+}

@@ -1,0 +1,274 @@
+// Prices per GPU type: what is free, what it costs, and whether that is cheap.
+import { scaleLog } from "d3-scale";
+import { useMemo, useRef, useState } from "preact/hooks";
+import { now, refresh, useReading } from "../../data/readings";
+import { type Json, number, text, texts } from "../../data/shapes";
+import { ago, clock, count, fullTime, plural, price, UNKNOWN } from "../../format";
+import { type Series, Spark, TimeChart } from "../../ui/chart";
+import { Chips } from "../../ui/field";
+import { Badge, Button, Empty, Panel, Read } from "../../ui/parts";
+import { Spread } from "../../ui/spread";
+import { type Column, Table } from "../../ui/table";
+import { useWidth } from "../../ui/width";
+import {
+  againstUsual,
+  type GpuType,
+  type History,
+  historiesOf,
+  historySpec,
+  type Lowest,
+  PRICES,
+  typesOf,
+  wanted,
+} from "./market_readings";
+
+const DAYS = [
+  [1, "Day"],
+  [7, "Week"],
+  [30, "Month"],
+] as const;
+const IN_WORDS: Readonly<Record<number, string>> = { 1: "the last day", 7: "the last week", 30: "the last month" };
+/** Nearer to what is usual than this is usual. */
+const USUAL = 0.03;
+/** So many types, the cheapest, until somebody wants all; fewer where each is a card. */
+const FIRST_SHOWN = 8;
+const FIRST_CARDS = 4;
+const NARROW_PX = 540;
+
+export function Prices() {
+  const [days, setDays] = useState<number>(7);
+  const state = useReading(PRICES);
+  const past = useReading(historySpec(days));
+  const histories = useMemo(() => historiesOf(past.data), [past.data]);
+  const missing = [...texts(past.data?.warnings), ...(past.failure === undefined ? [] : [past.failure.message])];
+  return (
+    <Panel
+      title="Prices"
+      flush
+      note={<Aged data={state.data} />}
+      side={<Chips label="Prices of" value={days} onValue={setDays} choices={DAYS} />}
+    >
+      {missing.map((said) => (
+        <p key={said} class="aside foreign small">
+          {said}
+        </p>
+      ))}
+      <Read state={state} label="prices" rows={6} again={() => void refresh("get_gpu_prices")}>
+        {(data) => <Types data={data} histories={histories} past={past.data !== undefined} days={days} />}
+      </Read>
+    </Panel>
+  );
+}
+
+function Aged({ data }: { data: Json | undefined }) {
+  const seconds = number(data?.read_seconds_ago);
+  return (
+    <>
+      per GPU and hour{seconds !== undefined && seconds >= 60 && `, read ${ago(now.value - seconds * 1000, now.value)}`}
+    </>
+  );
+}
+
+function Types(props: { data: Json; histories: ReadonlyMap<string, History>; past: boolean; days: number }) {
+  const { data, histories, past, days } = props;
+  const types = useMemo(() => typesOf(data), [data]);
+  const [open, setOpen] = useState<string>();
+  const [all, setAll] = useState(false);
+  const box = useRef<HTMLDivElement>(null);
+  const width = useWidth(box);
+  const columns = useMemo(() => columnsOf(types, histories, past, days), [types, histories, past, days]);
+  if (types.length === 0)
+    return (
+      <Empty title="Nothing is for rent now" icon="box">
+        {text(data.next) ?? "Lium lists no free GPU, or its list could not be read."}
+      </Empty>
+    );
+  const first = width > 0 && width <= NARROW_PX ? FIRST_CARDS : FIRST_SHOWN;
+  const since = types.flatMap((type) => type.seenSince ?? []);
+  const begun = since.length === 0 ? undefined : Math.min(...since);
+  const shown = all ? types : types.slice(0, first);
+  return (
+    <div ref={box}>
+      <Table
+        label="prices"
+        rows={shown}
+        columns={columns}
+        keyOf={(type) => type.name ?? ""}
+        nameOf={(type) => type.name ?? "GPUs without a name"}
+        open={open}
+        onOpen={setOpen}
+        detail={(type) => <Detail type={type} history={histories.get(type.name ?? "")} days={days} />}
+      />
+      <p class="foot quiet small">
+        {types.length > first && (
+          <Button kind="link" onPress={() => setAll(!all)}>
+            {all ? "Show the cheapest" : `Show all ${plural(types.length, "type")}`}
+          </Button>
+        )}
+        <span>
+          {begun === undefined
+            ? "No earlier prices are known yet: this server keeps a sample every ten minutes while it is used."
+            : `This server has kept a sample every ten minutes while it was used, since ${clock(begun, now.value)}.`}
+        </span>
+      </p>
+    </div>
+  );
+}
+
+function columnsOf(
+  types: readonly GpuType[],
+  histories: ReadonlyMap<string, History>,
+  past: boolean,
+  days: number,
+): readonly Column<GpuType>[] {
+  const known = types.flatMap(({ minUsd, maxUsd }) => [minUsd ?? [], maxUsd ?? []].flat());
+  const least = Math.min(...known, 1);
+  const scale = scaleLog([least * 0.9, Math.max(...known, least * 2) * 1.1], [0, 1]);
+  return [
+    {
+      id: "type",
+      title: "GPU",
+      card: "heading",
+      by: ({ name }) => name,
+      cell: ({ name }) => <bdi class="clip strong">{name ?? "Not named"}</bdi>,
+    },
+    {
+      id: "usual",
+      title: "Now",
+      card: "bare",
+      help: "The lowest price now, against the median of the lowest prices of the last week, or day",
+      by: againstUsual,
+      cell: (type) => <Usual type={type} />,
+    },
+    { id: "lowest", title: "From", end: true, by: ({ minUsd }) => minUsd, cell: ({ minUsd }) => price(minUsd) },
+    {
+      id: "median",
+      title: "Median",
+      end: true,
+      by: ({ medianUsd }) => medianUsd,
+      cell: ({ medianUsd }) => price(medianUsd),
+    },
+    {
+      id: "spread",
+      title: "Spread now",
+      from: "wide",
+      help: "The range, its middle half and its median, on one scale for all types, whose steps grow tenfold",
+      cell: (type) => (
+        <Spread
+          five={{ least: type.minUsd, q1: type.q1Usd, median: type.medianUsd, q3: type.q3Usd, most: type.maxUsd }}
+          scale={scale}
+          label={`From ${price(type.minUsd)} to ${price(type.maxUsd)}, the middle half from ${price(type.q1Usd)} to ${price(type.q3Usd)}, median ${price(type.medianUsd)}`}
+        />
+      ),
+    },
+    {
+      id: "past",
+      title: days === 1 ? "Last day" : days === 7 ? "Last week" : "Last month",
+      from: "middle",
+      help: "The lowest price over that time",
+      cell: (type) => {
+        const lowest = histories.get(type.name ?? "")?.lowest;
+        return lowest === undefined ? (
+          <span class="quiet">{past ? "Not seen" : UNKNOWN}</span>
+        ) : (
+          <Spark points={lowest} label={inWords(lowest, days)} width={110} />
+        );
+      },
+    },
+    {
+      id: "free",
+      title: "Free",
+      end: true,
+      help: "Free GPUs, as far as nodes say how many they have",
+      by: ({ freeGpus }) => freeGpus,
+      cell: ({ freeGpus, nodes }) => (
+        <span title={nodes === undefined ? undefined : `on ${plural(nodes, "node")}`}>{count(freeGpus)}</span>
+      ),
+    },
+  ];
+}
+
+/** What a small line shows, for who does not see it. */
+function inWords(points: History["lowest"], days: number): string {
+  const known = points.flatMap(({ y }) => y ?? []);
+  if (known.length === 0) return "No price is known";
+  return `Lowest price over ${IN_WORDS[days]}: between ${price(Math.min(...known))} and ${price(Math.max(...known))}, last ${price(known.at(-1))}`;
+}
+
+function Usual({ type }: { type: GpuType }) {
+  const share = againstUsual(type);
+  if (share === undefined) return <span class="quiet">{UNKNOWN}</span>;
+  const percents = Math.round(Math.abs(share - 1) * 100);
+  if (Math.abs(share - 1) < USUAL) return <span class="quiet">As usual</span>;
+  return share < 1 ? (
+    <Badge tone="good">{percents}% cheaper</Badge>
+  ) : (
+    <Badge tone={share > 1.15 ? "warn" : "plain"}>{percents > 999 ? "Far" : `${percents}%`} dearer</Badge>
+  );
+}
+
+function Detail({ type, history, days }: { type: GpuType; history: History | undefined; days: number }) {
+  const series = useMemo((): readonly Series[] => {
+    if (history === undefined) return [];
+    return [
+      { label: "Lowest", points: history.lowest, filled: false },
+      { label: "Median", points: history.median, tone: "plain" },
+    ];
+  }, [history]);
+  return (
+    <div class="type-detail">
+      {history === undefined || history.lowest.length < 2 ? (
+        <p class="quiet">
+          {history === undefined
+            ? `No price of ${IN_WORDS[days]} was kept of this type.`
+            : "One price was kept so far: a line needs two."}
+        </p>
+      ) : (
+        <TimeChart
+          label={`Lowest and median price of ${type.name ?? "this type"} per GPU and hour over ${IN_WORDS[days]}`}
+          series={series}
+          value={price}
+          time={(x) => clock(x, now.value)}
+          height={180}
+          fromZero={false}
+        />
+      )}
+      <dl class="facts">
+        <Fact name="Now" value={`${price(type.minUsd)} to ${price(type.maxUsd)}`} />
+        <Fact name="Middle half" value={`${price(type.q1Usd)} to ${price(type.q3Usd)}`} />
+        <Fact name="Last day" value={ofLowest(type.lastDay)} />
+        <Fact name="Last week" value={ofLowest(type.lastWeek)} />
+        <Fact
+          name="Seen since"
+          value={type.seenSince === undefined ? UNKNOWN : clock(type.seenSince, now.value)}
+          title={fullTime(type.seenSince)}
+        />
+        <Fact name="Free" value={`${count(type.freeGpus)} GPUs on ${plural(type.nodes ?? 0, "node")}`} />
+      </dl>
+      {type.name !== undefined && (
+        <Button icon="search" onPress={() => showOffers(type.name ?? "")}>
+          Show its offers
+        </Button>
+      )}
+    </div>
+  );
+}
+
+function Fact({ name, value, title }: { name: string; value: string; title?: string }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd title={title}>{value}</dd>
+    </div>
+  );
+}
+
+function ofLowest(lowest: Lowest | undefined): string {
+  if (lowest === undefined) return "too few samples";
+  return `lowest from ${price(lowest.minUsd)} to ${price(lowest.maxUsd)}, usually ${price(lowest.medianUsd)} (${plural(lowest.samples ?? 0, "sample")})`;
+}
+
+function showOffers(gpuType: string): void {
+  wanted.value = { ...wanted.value, gpu_type: gpuType };
+  document.getElementById("offers")?.scrollIntoView({ block: "start" });
+}

@@ -1,0 +1,172 @@
+// One offer: what it would cost for so many GPUs and hours, and the button that asks the server to rent it.
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { act, underWay } from "../../data/actions";
+import { keyOf, now, readOnce, refresh, type Spec, useReading } from "../../data/readings";
+import { policy } from "../../data/server";
+import { number, record, text } from "../../data/shapes";
+import { count, hours as hoursInWords, price, usd } from "../../format";
+import { useHost } from "../../host/use_host";
+import { show } from "../../navigation";
+import { Chips, ChoiceField, TextField } from "../../ui/field";
+import { Button, Read } from "../../ui/parts";
+import { Sheet } from "../../ui/sheet";
+import { countsOf, type Offer, type Quote, quoteOf } from "./market_readings";
+
+const HOURS = [1, 6, 24, 72, 168].map((hours) => [hours, hours < 72 ? `${hours} h` : `${hours / 24} d`] as const);
+
+export function RentSheet({
+  offer,
+  count: asked,
+  close,
+}: {
+  offer: Offer;
+  count: number | undefined;
+  close: () => void;
+}) {
+  const counts = useMemo(() => countsOf(offer), [offer]);
+  const [gpus, setGpus] = useState(asked !== undefined && counts.includes(asked) ? asked : counts[0]);
+  const [hours, setHours] = useState(6);
+  const [name, setName] = useState(() => suggested(offer.gpuType));
+  const spec: Spec = {
+    tool: "quote_rental",
+    args: { executor_id: offer.id, hours, ...(gpus === undefined ? {} : { gpu_count: gpus }) },
+  };
+  const state = useReading(spec);
+  useEffect(() => void (state.data === undefined && readOnce(spec)), [keyOf(spec)]);
+  const host = useHost();
+  const readOnly = policy.value?.readOnly === true;
+  const busy = underWay.value.has(`rent_pod ${offer.id}`);
+  const quote = state.data === undefined ? undefined : quoteOf(state.data);
+  const rent = (quoted: Quote): void => {
+    close();
+    const asks = {
+      name,
+      executor_id: offer.id,
+      hours,
+      wait_seconds: 0,
+      ...(quoted.gpuCount === undefined ? {} : { gpu_count: quoted.gpuCount }),
+      // No dearer than it was shown, whoever is or is not asked before.
+      ...(quoted.pricePerHourUsd === undefined
+        ? {}
+        : { max_usd_per_hour: Math.ceil(quoted.pricePerHourUsd * 1000) / 1000 }),
+    };
+    void act(
+      host,
+      {
+        tool: "rent_pod",
+        args: asks,
+        did: `rented pod ${name} (${count(quoted.gpuCount)}x ${quoted.gpuType ?? "GPU"} on node ${offer.id}, for ${hours} hours)`,
+        touches: ["list_pods", "get_balance", "list_gpus", "get_gpu_prices"],
+        done: (data) => said(data, name),
+      },
+      offer.id,
+    ).then((answer) => {
+      if (answer?.ok && record(answer.data.pod).pod_id !== undefined) show("pods");
+    });
+  };
+  return (
+    <Sheet
+      title={readOnly ? "What it would cost" : "Rent it"}
+      about={`${offer.gpuType ?? "GPUs"}${offer.country === undefined ? "" : `, ${offer.country}`}${offer.tier === undefined ? "" : `, ${offer.tier}`}`}
+      close={close}
+    >
+      <div class="rent-fields">
+        {counts.length > 1 && (
+          <ChoiceField
+            title="GPUs"
+            value={String(gpus)}
+            onValue={(value) => setGpus(number(value))}
+            choices={counts.map((each) => [String(each), String(each)])}
+          />
+        )}
+        {!readOnly && <TextField title="Name of the pod" value={name} onValue={setName} required />}
+      </div>
+      <div class="field titled">
+        <span>For how long</span>
+        <div class="line">
+          <Chips label="For how long" value={hours} onValue={setHours} choices={HOURS} />
+          <TextField
+            title="Other hours"
+            value={HOURS.some(([each]) => each === hours) ? "" : String(hours)}
+            numeric
+            unit="h"
+            hint="other"
+            onValue={(typed) => {
+              const value = number(typed.replace(",", "."));
+              if (value !== undefined && value > 0) setHours(value);
+            }}
+          />
+        </div>
+      </div>
+      <Read state={state} label="the price" rows={3} again={() => void refresh("quote_rental")}>
+        {(data) => <Quoted quote={quoteOf(data)} />}
+      </Read>
+      <footer>
+        <Button onPress={close}>{readOnly ? "Close" : "Cancel"}</Button>
+        {!readOnly && (
+          <Button
+            kind="main"
+            busy={busy}
+            disabled={quote === undefined || name === "" || state.failure !== undefined}
+            onPress={() => quote !== undefined && rent(quote)}
+          >
+            Rent it
+          </Button>
+        )}
+      </footer>
+    </Sheet>
+  );
+}
+
+export function Quoted({ quote }: { quote: Quote }) {
+  const short = quote.balanceUsd !== undefined && quote.totalUsd !== undefined && quote.balanceUsd < quote.totalUsd;
+  return (
+    <div class="quote">
+      <p class="total" role="status">
+        <strong>{usd(quote.totalUsd)}</strong>
+        <span class="quiet">
+          for {hoursInWords(quote.hours)}, at {price(quote.pricePerHourUsd)} an hour
+        </span>
+      </p>
+      {quote.lines.length > 0 && (
+        <ul class="rows small">
+          {quote.lines.map((line) => (
+            <li key={`${line.item} ${line.made}`} class="line">
+              <span class="foreign">{line.item}</span>
+              <span class="quiet foreign">{line.made}</span>
+              <span class="push">{usd(line.usd)}</span>
+            </li>
+          ))}
+        </ul>
+      )}
+      <p class="small quiet">
+        {quote.balanceUsd === undefined ? "The balance is not known." : `Balance: ${usd(quote.balanceUsd)}.`} Nothing is
+        reserved.
+      </p>
+      {short && <p class="banner warn">The balance does not last so long.</p>}
+      {quote.warnings.map((warning) => (
+        <p key={warning} class="banner foreign small">
+          {warning}
+        </p>
+      ))}
+    </div>
+  );
+}
+
+/** A name that is free, most likely: the type, and the minute of the day. */
+function suggested(gpuType: string | undefined): string {
+  const words = (gpuType ?? "gpu")
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, "-")
+    .slice(0, 24)
+    .replaceAll(/^-|-$/g, "");
+  const at = new Date(now.value);
+  return `${words || "gpu"}-${String(at.getHours()).padStart(2, "0")}${String(at.getMinutes()).padStart(2, "0")}`;
+}
+
+function said(data: Readonly<Record<string, unknown>>, name: string): string {
+  const pod = record(data.pod);
+  if (pod.pod_id === undefined) return text(data.next) ?? `${name} was asked for.`;
+  const status = text(pod.status)?.replaceAll("_", " ").toLowerCase();
+  return `${name} is rented${status === undefined ? "" : ` (${status})`}, at ${price(number(pod.price_per_hour_usd))} an hour.`;
+}

@@ -1,0 +1,71 @@
+// The limits of this server: what is allowed, used and left.
+import { policy } from "../../data/server";
+import { flag, type Json, text } from "../../data/shapes";
+import { count, hours, usd } from "../../format";
+import { Meter } from "../../ui/parts";
+import { type Limit, limitsOf } from "./money_readings";
+
+const NEARLY = 0.85;
+
+export function Limits({ data }: { data: Json }) {
+  const limits = limitsOf(data);
+  const policyNote = text(policy.value?.all.unread_because);
+  return (
+    <>
+      {flag(data.limits_refuse) === false && (
+        <p class="banner warn">These limits are only noted: they refuse nothing now.</p>
+      )}
+      {limits.length === 0 ? (
+        <p class="quiet">
+          None are set: what an agent may spend is bounded by the balance alone. Whoever runs this server can set some
+          (see <code class="mono">lium-mcp policy</code>).
+        </p>
+      ) : (
+        <ul class="limits">
+          {limits.map((limit) => (
+            <OneLimit key={limit.name} limit={limit} />
+          ))}
+        </ul>
+      )}
+      {policyNote !== undefined && <p class="small quiet foreign">{policyNote}</p>}
+    </>
+  );
+}
+
+function OneLimit({ limit }: { limit: Limit }) {
+  const words = (value: number | undefined): string => {
+    switch (limit.unit) {
+      case "usd":
+        return usd(value);
+      case "usd_per_hour":
+        return value === undefined ? usd(value) : `${usd(value)}/h`;
+      case "hours":
+        return hours(value);
+      default:
+        return count(value);
+    }
+  };
+  const { allowed, used, left, only } = limit;
+  const share = allowed === undefined || used === undefined ? undefined : allowed > 0 ? used / allowed : 1;
+  return (
+    <li>
+      <div class="line">
+        <span class="foreign">{limit.title}</span>
+        <span class="push foreign strong">{only ?? `at most ${words(allowed)}`}</span>
+      </div>
+      {share !== undefined && (
+        <>
+          <Meter
+            share={share}
+            tone={share >= 1 ? "bad" : share > NEARLY ? "warn" : "accent"}
+            label={`${limit.title}: ${words(used)} of ${words(allowed)} used`}
+          />
+          <div class="line small quiet">
+            <span>{words(used)} used</span>
+            <span class="push">{words(left)} left</span>
+          </div>
+        </>
+      )}
+    </li>
+  );
+}

@@ -1,0 +1,225 @@
+// What was spent: by day, cut into pods, and by pod.
+import { useMemo, useState } from "preact/hooks";
+import { now, refresh, useReading, useReadings } from "../../data/readings";
+import { text } from "../../data/shapes";
+import { clock, fullTime, hours, plural, UNKNOWN, usd } from "../../format";
+import { Bars } from "../../ui/bars";
+import { Chips } from "../../ui/field";
+import { Pager, usePages } from "../../ui/pager";
+import { Badge, Empty, Meter, Panel, Read } from "../../ui/parts";
+import { type Column, Table } from "../../ui/table";
+import {
+  type Charges,
+  chargesOf,
+  type DayOfSpending,
+  dayOf,
+  daySpec,
+  lastDays,
+  PODS_A_PAGE,
+  type PodCharge,
+  partsOf,
+  spendingSpec,
+} from "./money_readings";
+
+const PERIODS = [
+  [7, "7 days"],
+  [14, "14 days"],
+  [30, "30 days"],
+] as const;
+/** So many parts of a bar can be told apart by their colours. */
+const MOST_PARTS = 6;
+
+export function Spending() {
+  const [days, setDays] = useState<number>(7);
+  const pages = usePages(String(days));
+  const state = useReading(spendingSpec(days, pages.cursor));
+  const charges = useMemo(() => (state.data === undefined ? undefined : chargesOf(state.data)), [state.data]);
+  return (
+    <>
+      <Panel
+        title="Spent by day"
+        note={charges?.totalUsd === undefined ? undefined : `${usd(charges.totalUsd)} in ${days} days (UTC)`}
+        side={<Chips label="Spending of" value={days} onValue={setDays} choices={PERIODS} />}
+      >
+        <ByDay count={days} />
+      </Panel>
+      <Panel title="Spent by pod" flush note={`in ${days} days, the dearest first`}>
+        <Read state={state} label="spending" rows={4} again={() => void refresh("get_spending")}>
+          {(data) => <ByPod charges={chargesOf(data)} days={days} />}
+        </Read>
+        {charges !== undefined && (
+          <Pager
+            label="pods"
+            pages={pages}
+            shown={charges.pods.length}
+            pageSize={PODS_A_PAGE}
+            total={charges.podCount}
+            nextCursor={charges.nextCursor}
+          />
+        )}
+      </Panel>
+    </>
+  );
+}
+
+function ByDay({ count }: { count: number }) {
+  const today = dayOf(now.value);
+  const names = useMemo(() => lastDays(Date.parse(today), count), [today, count]);
+  const states = useReadings(useMemo(() => names.map((day) => daySpec(day, today)), [names, today]));
+  const read = states.map(({ data }) => data);
+  const days = useMemo(
+    (): readonly DayOfSpending[] =>
+      names.map((day, i) => ({
+        day,
+        charges: read[i] === undefined ? undefined : chargesOf(read[i]),
+        failed: states[i]?.failure !== undefined,
+      })),
+    [names, ...read],
+  );
+  const parts = useMemo(() => partsOf(days, MOST_PARTS), [days]);
+  const failure = states.find((state) => state.data === undefined && state.failure !== undefined);
+  const known = days.filter(({ charges }) => charges !== undefined).length;
+  const incomplete = [...new Set(days.flatMap(({ charges }) => charges?.incomplete ?? []))];
+  if (known === 0)
+    return (
+      <Read
+        state={failure ?? { data: undefined, at: undefined, failure: undefined, loading: true }}
+        label="spending by day"
+        rows={5}
+        again={() => void refresh("get_spending")}
+      >
+        {() => null}
+      </Read>
+    );
+  return (
+    <>
+      {parts.length === 0 && known === days.length ? (
+        <p class="quiet">Nothing was charged in these days.</p>
+      ) : (
+        <Bars
+          label={`Spending by day over ${count} days`}
+          bars={names.map((day) => ({ short: dayInWords(day, false), full: dayInWords(day, true) }))}
+          parts={parts.length === 0 ? [{ label: "Spent", values: days.map(({ charges }) => charges && 0) }] : parts}
+          value={usd}
+          unknown="not known"
+        />
+      )}
+      <ul class="said small quiet">
+        {known < days.length && (
+          <li>
+            {failure === undefined
+              ? `${plural(days.length - known, "day")} still to be read.`
+              : `${plural(days.length - known, "day")} could not be read: ${failure.failure?.message}`}
+          </li>
+        )}
+        {incomplete.map((each) => (
+          <li key={each} class="foreign">
+            {each}
+          </li>
+        ))}
+      </ul>
+    </>
+  );
+}
+
+/** A UTC day as people write it. */
+function dayInWords(day: string, full: boolean): string {
+  const at = new Date(`${day}T00:00:00Z`);
+  return at.toLocaleDateString("en", {
+    timeZone: "UTC",
+    ...(full ? { weekday: "short", day: "numeric", month: "short" } : { day: "numeric", month: "short" }),
+  });
+}
+
+function ByPod({ charges, days }: { charges: Charges; days: number }) {
+  const most = Math.max(...charges.pods.map((pod) => pod.totalUsd ?? 0), 0);
+  const whole = charges.podCount === undefined || charges.podCount <= charges.pods.length;
+  const columns = useMemo(() => columnsOf(most).map((each) => (whole ? each : unsorted(each))), [most, whole]);
+  return (
+    <>
+      {charges.incomplete !== undefined && <p class="aside foreign small warn-text">{charges.incomplete}</p>}
+      {charges.pods.length === 0 ? (
+        <Empty title={`No pod was charged in ${days} days`} icon="box" />
+      ) : (
+        <Table label="spending by pod" rows={charges.pods} columns={columns} keyOf={(pod) => pod.id} />
+      )}
+      <p class="foot quiet small">
+        {charges.beyondUsd !== undefined && <span>{usd(charges.beyondUsd)} of it was charged for no pod.</span>}
+        <span class="foreign">{text(charges.note)}</span>
+      </p>
+    </>
+  );
+}
+
+/** Of several pages only one is here: what would be sorted is not all. */
+function unsorted<Row>({ by: _, ...column }: Column<Row>): Column<Row> {
+  return column;
+}
+
+/** A GPU by the name that people use, with its count: 1× RTX 4090. */
+function shortly(gpu: string | undefined): string | undefined {
+  return gpu
+    ?.slice(0, 200)
+    .replace(/^([\d?]+)x /, "$1× ")
+    .replace(/\bNVIDIA (GeForce )?/, "");
+}
+
+function columnsOf(most: number): readonly Column<PodCharge>[] {
+  return [
+    {
+      id: "pod",
+      title: "Pod",
+      card: "heading",
+      by: (pod) => pod.name ?? pod.id,
+      cell: (pod) => (
+        <bdi class="clip strong" title={pod.name}>
+          {pod.name ?? pod.id}
+        </bdi>
+      ),
+    },
+    {
+      id: "state",
+      title: "State",
+      card: "bare",
+      cell: (pod) =>
+        pod.running ? (
+          <Badge tone="good">
+            <span class="dot" />
+            Running
+          </Badge>
+        ) : (
+          <span class="quiet">{pod.removedAt === undefined ? UNKNOWN : "Removed"}</span>
+        ),
+    },
+    { id: "gpu", title: "GPU", cell: (pod) => <span class="foreign">{shortly(pod.gpu) ?? UNKNOWN}</span> },
+    {
+      id: "began",
+      title: "Began",
+      from: "middle",
+      by: (pod) => pod.createdAt,
+      cell: (pod) => <span title={fullTime(pod.createdAt)}>{clock(pod.createdAt, now.value)}</span>,
+    },
+    {
+      id: "ended",
+      title: "Ended",
+      from: "middle",
+      by: (pod) => pod.removedAt,
+      cell: (pod) => <span title={fullTime(pod.removedAt)}>{clock(pod.removedAt, now.value)}</span>,
+    },
+    { id: "hours", title: "Billed", end: true, by: (pod) => pod.hours, cell: (pod) => hours(pod.hours) },
+    {
+      id: "share",
+      title: "Share",
+      silent: true,
+      from: "wide",
+      cell: (pod) =>
+        pod.totalUsd !== undefined && (
+          <Meter
+            share={most > 0 ? pod.totalUsd / most : 0}
+            label={`${usd(pod.totalUsd)}, the dearest is ${usd(most)}`}
+          />
+        ),
+    },
+    { id: "cost", title: "Charged", end: true, by: (pod) => pod.totalUsd, cell: (pod) => usd(pod.totalUsd) },
+  ];
+}
