@@ -68,10 +68,13 @@ export function hours(value: number | undefined): string {
   return span(value === undefined ? undefined : value * 3600).replace(/( h) 00 min$|( d) 0 h$/, "$1$2");
 }
 
+/** How long ago, in one unit. */
 export function ago(at: number | undefined, now: number): string {
   if (at === undefined) return UNKNOWN;
-  const seconds = (now - at) / 1000;
-  return seconds < 5 ? "just now" : `${span(seconds)} ago`;
+  const seconds = Math.max(0, (now - at) / 1000);
+  if (seconds < 5) return "just now";
+  if (seconds < 3600) return `${span(seconds)} ago`;
+  return seconds < 86_400 ? `${Math.floor(seconds / 3600)} h ago` : `${count(Math.floor(seconds / 86_400))} d ago`;
 }
 
 /** A moment on the clock of who reads: today the time alone, else with its day. */

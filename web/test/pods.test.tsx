@@ -164,6 +164,6 @@ test("the details of a pod read its GPUs, jobs, backups and output", async () =>
   );
   button("Details of train-a").click();
   await settle();
-  for (const words of ["87%", "40 GB of 80 GB", "sft", "for 1 h 00 min", "3 h 00 min ago", "12 GB", "step 1\nstep 2"])
+  for (const words of ["87%", "40 GB of 80 GB", "sft", "for 1 h 00 min", "3 h ago", "12 GB", "step 1\nstep 2"])
     expect(shown()).toContain(words);
 });

@@ -41,7 +41,7 @@ export function Figure(props: { label: string; value: string; note?: ComponentCh
         {props.value}
         {props.unit !== undefined && props.value !== UNKNOWN && <span class="unit">{props.unit}</span>}
       </dd>
-      <dd class="note">{props.note ?? "\u00a0"}</dd>
+      <dd class="note">{props.note || "\u00a0"}</dd>
     </div>
   );
 }
@@ -199,6 +199,8 @@ export function Read(props: {
   state: State;
   label: string;
   rows?: number;
+  /** Whether it stands on the page's ground, so that what loads needs a panel. */
+  panel?: boolean;
   again?: () => void;
   children: (data: NonNullable<State["data"]>) => ComponentChildren;
 }) {
@@ -206,7 +208,9 @@ export function Read(props: {
   const again = props.again === undefined ? {} : { again: props.again };
   if (data === undefined)
     return failure === undefined ? (
-      <Loading label={`Reading ${props.label}`} rows={props.rows ?? 3} />
+      <div class={props.panel ? "panel flush" : undefined}>
+        <Loading label={`Reading ${props.label}`} rows={props.rows ?? 3} />
+      </div>
     ) : (
       <Trouble failure={failure} {...again} />
     );

@@ -41,7 +41,7 @@ export function PodsView() {
   return (
     <div class="view">
       <Summary list={list.data} balance={balance.data} />
-      <Read state={list} label="pods" rows={5} again={() => void refresh("list_pods")}>
+      <Read state={list} label="pods" panel rows={5} again={() => void refresh("list_pods")}>
         {(data) => <Pods data={data} />}
       </Read>
     </div>
@@ -345,11 +345,13 @@ function LastBackup(props: { backup: Backup | undefined; running: Backup | undef
 function GpuUse({ pod, watched }: { pod: Pod; watched: boolean }) {
   const state = useReading(watched ? podSpec(pod.id, WATCHED_SECONDS) : undefined);
   const use = meanUse(gpusOf(record(state.data?.pod)));
-  if (use === undefined) return <span class="quiet">–</span>;
   return (
     <span class="use">
-      <Meter share={use / 100} label={`GPUs ${use.toFixed(0)} percent busy`} />
-      <span>{use.toFixed(0)}%</span>
+      <Meter
+        share={(use ?? 0) / 100}
+        label={use === undefined ? "It is not known how busy the GPUs are" : `GPUs ${use.toFixed(0)} percent busy`}
+      />
+      <span>{percent(use)}</span>
     </span>
   );
 }
