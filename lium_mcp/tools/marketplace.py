@@ -16,9 +16,9 @@ from lium_mcp.results import Result, Timed, Usd, UsdRate
 from lium_mcp.services.pods.login_keys import foresee_login
 from lium_mcp.services.pods.node_warnings import NodeFlaws, flaws, node_warnings
 from lium_mcp.services.prices.market_prices import MOST_GPUS_OF_A_NODE, offered_by_type, price_of_each_gpu
-from lium_mcp.services.prices.past_prices import PastPrices, past_prices, with_series
-from lium_mcp.services.prices.price_file import Point
+from lium_mcp.services.prices.past_prices import GonePrices, PastPrices, gone_types, past_prices, with_series
 from lium_mcp.services.prices.price_history import MOST_DAYS, Past
+from lium_mcp.services.prices.price_samples import Point
 from lium_mcp.services.rents.node_choice import price_node, use_node
 from lium_mcp.services.rents.offers import (
     Filters,
@@ -39,6 +39,7 @@ toolset = Toolset("marketplace")
 
 Market = Reading[Rows[Executor]]
 R = TypeVar("R", bound=Result)
+P = TypeVar("P", "GpuPrices", GonePrices)
 
 _WATCH_EVERY_SECONDS = 5.0
 _ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
@@ -103,10 +104,11 @@ class GpuPrices(Result):
 
 
 class MarketPrices(Timed):
-    """Prices per GPU-hour, cheapest type first."""
+    """Prices per GPU-hour, cheapest type first; of types that are gone, the one seen last first."""
 
     gpu_types: list[GpuPrices]
     total: int
+    gone: list[GonePrices] | None = None
     read_seconds_ago: int | None = None
     warnings: list[str] | None = None
     next: str | None = None
@@ -219,18 +221,19 @@ async def get_gpu_prices(
     # Once for all who share the reading, unless the past was not there yet.
     prices = market.once(("prices", gpu_type, bool(past)), lambda nodes: _prices_of(nodes, gpu_type, past))
     if history_days:
-        series = await history.series(now, history_days, [row.gpu_type for row in prices.gpu_types if row.gpu_type])
+        rows = [*prices.gpu_types, *(prices.gone or ())]
+        series = await history.series(now, history_days, [row.gpu_type for row in rows if row.gpu_type])
         prices = _with_series(prices, series)
     return _aged(prices, market)
 
 
-def _prices_of(market: Sequence[Executor], gpu_type: str, past: Mapping[str, Past]) -> MarketPrices:
-    rows = [
-        _prices(name, nodes, past_prices(past.get(name))) for name, nodes in offered_by_type(market, gpu_type).items()
-    ]
+def _prices_of(market: Rows[Executor], gpu_type: str, past: Mapping[str, Past]) -> MarketPrices:
+    offered = offered_by_type(market, gpu_type)
+    rows = [_prices(name, nodes, past_prices(past.get(name))) for name, nodes in offered.items()]
     return MarketPrices(
         gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type or "")),
         total=len(rows),
+        gone=gone_types(market, offered, gpu_type, past) or None,
         next=_say_why(market, gpu_type, found=bool(rows)),
     )
 
@@ -239,11 +242,13 @@ def _with_series(prices: MarketPrices, series: Mapping[str, Sequence[Point]] | N
     """The same with samples, where they can be read."""
     if series is None:
         return prices.model_copy(update={"warnings": [_NO_HISTORY]})
-    rows = [
-        row.model_copy(update={"past": with_series(row.past, series.get(row.gpu_type or "", ()))})
-        for row in prices.gpu_types
-    ]
-    return prices.model_copy(update={"gpu_types": rows})
+    found = series
+
+    def told(row: P) -> P:
+        return row.model_copy(update={"past": with_series(row.past, found.get(row.gpu_type or "", ()))})
+
+    gone = [told(row) for row in prices.gone] if prices.gone else None
+    return prices.model_copy(update={"gpu_types": [told(row) for row in prices.gpu_types], "gone": gone})
 
 
 @toolset.tool(title="Quote a rental", hints=READS)

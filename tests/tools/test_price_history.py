@@ -5,6 +5,7 @@ import logging
 import math
 import sqlite3
 import stat
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
@@ -12,12 +13,16 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from threading import Event
-from typing import Any
+from typing import Any, Final, Literal
 
 import pytest
+from mcp import Client
 
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, agent_on
+from lium_mcp.server import build_server
+from lium_mcp.settings import Settings
+from tests.harness import Agent, TurnedClock, agent_on
+from tests.processes import environment
 from tests.wires import Row, Wire, answering, editing, eventually
 
 LIUM = "https://lium.io/api"
@@ -75,6 +80,10 @@ async def look_often(agent: Agent, times: int, *, every_seconds: float = TEN_MIN
 
 def mode_of(file: Path) -> int:
     return stat.S_IMODE(file.stat().st_mode)
+
+
+def files_below(folder: Path) -> list[Path]:
+    return list(folder.rglob("price-history*"))
 
 
 def content_of(file: Path) -> bytes:
@@ -146,16 +155,14 @@ async def test_one_type_is_told_as_in_the_whole_list(agent: Agent) -> None:
 async def test_a_chart_gets_every_sample_of_some_hours(agent: Agent) -> None:
     seen = await look_often(agent, 12)
     history = (await look(agent, gpu_type=H100, history_days=1))[H100]["past"]["history"]
-    assert history["at"] == [f"2026-03-02T{9 + index // 6:02d}:{index % 6}0:00Z" for index in range(12)] + [
-        "2026-03-02T11:00:00Z"
-    ]
+    assert history["at"] == [f"2026-03-02T{9 + index // 6:02d}:{index % 6}0:00Z" for index in range(12)]
     for name, field in {
         "lowest_usd": "min_usd",
         "median_usd": "median_usd",
         "gpus": "free_gpus",
         "nodes": "nodes",
     }.items():
-        assert history[name][:12] == [each[H100][field] for each in seen]
+        assert history[name] == [each[H100][field] for each in seen]
 
 
 async def test_a_chart_of_weeks_is_thinned_evenly(agent: Agent, file: Path) -> None:
@@ -254,6 +261,36 @@ async def test_a_type_that_is_gone_has_no_sample(agent: Agent, wire: Wire, file:
     assert (await look(agent))["L4"]["past"]["lowest_last_day"]["samples"] == 8
 
 
+async def test_a_type_that_is_gone_is_told_with_what_it_cost(agent: Agent, wire: Wire) -> None:
+    both = [node(1), node(2, machine_name="NVIDIA L4", price_per_gpu=0.25)]
+    wire.on("GET", "/executors", editing(only(*both)), times=7)
+    await look_often(agent, 6)
+    assert "gone" not in await agent.call("get_gpu_prices")
+    await agent.clock.sleep(TEN_MINUTES)
+    busy = node(1, available_gpu_count=0)
+    wire.on("GET", "/executors", editing(only(busy, both[1])))
+    cost = {"min_usd": 1.5, "median_usd": 1.5, "max_usd": 1.5, "samples": 7}
+    gone = {
+        "gpu_type": H100,
+        "last_seen": "2026-03-02T10:00:00Z",
+        "past": {"seen_since": "2026-03-02T09:00:00Z", "lowest_last_day": cost},
+    }
+    for asked in ({}, {"gpu_type": "h100"}):
+        answer = await agent.call("get_gpu_prices", **asked)
+        assert answer["gone"] == [gone]
+        assert answer["total"] == (0 if asked else 1)
+    assert "gone" not in await agent.call("get_gpu_prices", gpu_type="L4")
+    [charted] = (await agent.call("get_gpu_prices", gpu_type="H100", history_days=1))["gone"]
+    assert charted["past"]["history"]["lowest_usd"] == [1.5] * 7
+    # Rows that cannot be read may be of that type.
+    wire.on("GET", "/executors", editing(only(both[1], {"machine_name": "NVIDIA H100 PCIe"})))
+    await agent.clock.sleep(3)
+    assert "gone" not in await agent.call("get_gpu_prices")
+    wire.on("GET", "/executors", editing(only(busy, both[1])))
+    await agent.clock.sleep(7 * DAY)
+    assert "gone" not in await agent.call("get_gpu_prices")
+
+
 # --- what is not kept ------------------------------------------------------------------------------------------------
 
 
@@ -345,8 +382,96 @@ async def test_a_simulated_market_is_remembered_in_memory_alone(
     async with agent_on(sandbox, **settings) as agent:
         await look_often(agent, 6)
         assert (await look(agent))[H100]["past"]["lowest_last_day"]["samples"] == 6
-    assert rows_in(file) == []
-    assert content_of(file) == b""
+    assert files_below(file.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("transport", "folder"), [("stdio", ".local/state/lium-mcp"), ("http", None)], ids=["stdio", "http"]
+)
+async def test_beside_a_database_of_replicas_there_is_no_file(
+    sandbox: Sandbox, transport: Literal["stdio", "http"], folder: str | None
+) -> None:
+    settings = Settings(
+        transport=transport, base_url=LIUM, state_url="postgresql://nobody@127.0.0.1:1/none", read_only=True
+    )
+    clock = TurnedClock(sandbox)
+    server = build_server(settings, transport=sandbox.transport(), clock=clock)
+    async with Client(server, raise_exceptions=True) as client:
+        agent = Agent(client, sandbox, clock)
+        await look_often(agent, 6)
+        assert (await look(agent))[H100]["past"]["lowest_last_day"]["samples"] == 6
+    assert files_below(Path.home()) == ([Path.home() / folder / "price-history.db"] if folder else [])
+
+
+async def test_a_server_of_the_sandbox_leaves_no_file() -> None:
+    server = build_server(Settings(sandbox=True))
+    async with Client(server, raise_exceptions=True) as client:
+        result = await client.call_tool("get_gpu_prices", {"history_days": 1})
+    assert result.structured_content
+    assert result.structured_content["total"]
+    assert files_below(Path.home()) == []
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+# A server in a process of its own, whose market and clock are those of the others.
+_LOOKER: Final = """
+import asyncio, resource, signal, sys
+from datetime import UTC, datetime
+from lium_mcp.sandbox import Sandbox
+from tests.harness import agent_on
+
+async def look(times):
+    sandbox = Sandbox(seed=7, speed=0, start=datetime(2026, 3, 2, 9, tzinfo=UTC))
+    async with agent_on(sandbox, base_url="https://lium.io/api", state_url=sys.argv[2]) as agent:
+        for _ in range(times):
+            assert (await agent.call("get_gpu_prices"))["total"]
+            print("looked", flush=True)
+            await agent.clock.sleep(600)
+
+if most_bytes := int(sys.argv[3]):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+asyncio.run(look(int(sys.argv[1])))
+"""
+
+
+async def start_looking(times: int, folder: Path, *, most_bytes: int = 0) -> asyncio.subprocess.Process:
+    arguments = (str(times), f"sqlite:///{folder / 'rentals.db'}", str(most_bytes))
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _LOOKER, *arguments, env=environment(), stdout=pipe, stderr=pipe
+    )
+
+
+async def test_processes_share_a_file_and_one_that_is_killed_harms_nobody(tmp_path: Path) -> None:
+    lookers = [await start_looking(20, tmp_path) for _ in range(3)]
+    killed = lookers[0]
+    assert killed.stdout is not None
+    for _ in range(5):
+        await asyncio.wait_for(killed.stdout.readline(), 60)
+    killed.kill()
+    ends = await asyncio.wait_for(asyncio.gather(*(looker.communicate() for looker in lookers)), 120)
+    assert [looker.returncode for looker in lookers] == [-9, 0, 0]
+    for out, err in ends[1:]:
+        assert out.count(b"looked") == 20
+        assert b"cannot be used" not in err
+    file = tmp_path / "price-history.db"
+    start = int(datetime(2026, 3, 2, 9, tzinfo=UTC).timestamp())
+    assert times_in(file) == [start + TEN_MINUTES * number for number in range(20)]
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_a_full_disk_costs_no_call_and_is_told_once(tmp_path: Path) -> None:
+    looker = await start_looking(45, tmp_path, most_bytes=36_000)
+    out, err = await asyncio.wait_for(looker.communicate(), 60)
+    assert (looker.returncode, out.count(b"looked")) == (0, 45), err.decode()
+    words = " ".join(err.decode().split())
+    assert words.count("No past prices are kept") == 1
+    with closing(sqlite3.connect(tmp_path / "price-history.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert 0 < len(times_in(tmp_path / "price-history.db")) < 45
 
 
 # --- what the disk does ----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Final
 
 from lium_mcp.api.executors.models import Executor
-from lium_mcp.services.prices.price_file import Sample
+from lium_mcp.services.prices.price_samples import Sample
 from lium_mcp.services.rents.offers import can_rent, has_price, smallest_gpu_count
 
 MOST_GPUS_OF_A_NODE: Final = 64

@@ -1,11 +1,18 @@
 """What an answer says of earlier prices of a GPU type."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
+from lium_mcp.api.executors.models import Executor
+from lium_mcp.api.gpu_names import gpu_fits
+from lium_mcp.api.paging import Rows
 from lium_mcp.results import Result, UsdRate, UtcTime
-from lium_mcp.services.prices.price_file import Point, Summary
+from lium_mcp.services.prices.market_prices import offered_by_type
 from lium_mcp.services.prices.price_history import Past
+from lium_mcp.services.prices.price_samples import Point, Summary, is_whole
+
+_MOST_GONE: Final = 20
 
 
 class LowestPrices(Result):
@@ -36,11 +43,41 @@ class PastPrices(Result):
     history: PriceSeries | None = None
 
 
+class GonePrices(Result):
+    """A type that was on offer within the last week, and is not now."""
+
+    gpu_type: str
+    last_seen: UtcTime
+    past: PastPrices
+
+
 def past_prices(past: Past | None) -> PastPrices | None:
     """What an answer says of this; None where it is too little to say anything."""
     if past is None or (past.day is None and past.week is None):
         return None
     return PastPrices(seen_since=past.since, lowest_last_day=_lowest(past.day), lowest_last_week=_lowest(past.week))
+
+
+def gone_types(
+    market: Rows[Executor], found: Collection[str], gpu_type: str, past: Mapping[str, Past]
+) -> list[GonePrices]:
+    """The types that the words mean and that are gone from the market, as far as it tells; the one seen last first.
+
+    Args:
+        market: The market.
+        found: Types that are on offer and that the words mean.
+        gpu_type: The words; empty for all types.
+        past: What is remembered.
+    """
+    gone = {name for name in past.keys() - set(found) if not gpu_type or gpu_fits(gpu_type, name)}
+    if not gone or not is_whole(market):
+        return []
+    gone -= offered_by_type(market).keys()
+    said = {name: past_prices(past[name]) for name in gone}
+    rows = [
+        GonePrices(gpu_type=name, last_seen=past[name].last_at, past=of_it) for name, of_it in said.items() if of_it
+    ]
+    return sorted(rows, key=lambda row: row.last_seen, reverse=True)[:_MOST_GONE]
 
 
 def with_series(past: PastPrices | None, points: Sequence[Point]) -> PastPrices | None:

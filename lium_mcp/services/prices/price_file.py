@@ -8,14 +8,11 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from lium_mcp.services.prices.price_samples import SLOT_SECONDS, Point, PriceFileUnusable, Sample, Summary
 from lium_mcp.sqlite_files import make_private, write_ahead
-
-SLOT_SECONDS: Final = 600
-"""One reading of a market is kept in each slot of so many seconds, whichever process makes it."""
 
 _VERSION: Final = 1
 _BUSY_SECONDS: Final = 0.5
@@ -62,43 +59,6 @@ WHERE market = (SELECT id FROM markets WHERE base_url = :market) AND at >= :sinc
     AND gpu_type IN (SELECT value FROM json_each(:types))
 GROUP BY gpu_type, at / :step ORDER BY gpu_type, at
 """
-
-
-class PriceFileUnusable(Exception):
-    """The file cannot be read or written; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One GPU type in one reading of the market, USD per GPU-hour."""
-
-    gpu_type: str
-    lowest_usd: float
-    median_usd: float
-    gpus: int
-    nodes: int
-
-
-class Summary(NamedTuple):
-    """The lowest price of one GPU type over a time: of how many samples, its range and median, and the newest time."""
-
-    gpu_type: str
-    samples: int
-    min_usd: float
-    median_usd: float
-    max_usd: float
-    last_at: int
-
-
-class Point(NamedTuple):
-    """One sample, and when it was taken, in UNIX seconds."""
-
-    gpu_type: str
-    at: int
-    lowest_usd: float
-    median_usd: float
-    gpus: int
-    nodes: int
 
 
 class PriceFile:

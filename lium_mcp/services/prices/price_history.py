@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import anyio
 import anyio.to_thread
 
+from lium_mcp.services.prices.price_samples import SLOT_SECONDS, Point, PriceFileUnusable, Summary, is_whole
+
 if TYPE_CHECKING:
     from lium_mcp.api.executors.models import Executor
     from lium_mcp.api.paging import Rows
-    from lium_mcp.services.prices.price_file import Point, PriceFile, Summary
+    from lium_mcp.services.prices.price_file import PriceFile
 
 T = TypeVar("T")
 
@@ -26,9 +28,8 @@ log = logging.getLogger(__name__)
 
 MOST_DAYS: Final = 30
 _DAY_SECONDS: Final = 86_400
-_SLOT_SECONDS: Final = 600
 # A file that hangs is waited for no longer, and not asked again before it has answered.
-_PATIENCE_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 2.0
 # Fewer samples than in an hour say nothing of a day.
 _LEAST_SAMPLES: Final = 6
 _MOST_POINTS: Final = 200
@@ -49,8 +50,8 @@ class Past:
 
     since: datetime
     last_at: datetime
-    day: "Summary | None" = None
-    week: "Summary | None" = None
+    day: Summary | None = None
+    week: Summary | None = None
 
 
 @dataclass(slots=True)
@@ -77,13 +78,10 @@ class PriceHistory:
         self._is_told = False
 
     def is_due(self, nodes: "Rows[Executor]", at: datetime) -> bool:
-        """Whether a reading is to be sampled: a whole one, the first that this server makes in its ten minutes.
-
-        An empty list is none: a market where nothing is for rent and one that is not there look alike.
-        """
+        """Whether a reading is to be sampled: a whole one, the first that this server makes in its ten minutes."""
         self._read_at = at
-        slot = int(at.timestamp()) // _SLOT_SECONDS
-        if slot == self._sampled_slot or not nodes or nodes.skipped or nodes.truncated:
+        slot = int(at.timestamp()) // SLOT_SECONDS
+        if slot == self._sampled_slot or not is_whole(nodes):
             return False
         self._sampled_slot = slot
         return True
@@ -121,14 +119,18 @@ class PriceHistory:
             self._remembered = _Remembered(until, past)
         return past
 
-    async def series(self, now: datetime, days: int, gpu_types: Collection[str]) -> "Mapping[str, list[Point]] | None":
-        """Samples of the last days for each GPU type, thinned evenly: fewer for each of many. None where unreadable."""
-        until = self._until(now) + _SLOT_SECONDS
+    async def series(self, now: datetime, days: int, gpu_types: Collection[str]) -> Mapping[str, list[Point]] | None:
+        """Samples of the last days before these ten minutes, thinned evenly: of many types fewer for each.
+
+        Returns:
+            Those of each type; None where they cannot be read.
+        """
+        until = self._until(now)
         points = min(_MOST_POINTS, max(_MOST_POINTS_IN_ALL // max(len(gpu_types), 1), _LEAST_POINTS))
         # Whole slots, so that each has as many samples; one stretch more begins where the first is cut off.
-        step_seconds = math.ceil(days * _DAY_SECONDS / (points - 1) / _SLOT_SECONDS) * _SLOT_SECONDS
+        step_seconds = math.ceil(days * _DAY_SECONDS / (points - 1) / SLOT_SECONDS) * SLOT_SECONDS
 
-        def work(file: "PriceFile") -> "Mapping[str, list[Point]]":
+        def work(file: "PriceFile") -> Mapping[str, list[Point]]:
             found: dict[str, list[Point]] = {}
             since = until - days * _DAY_SECONDS
             rows = file.series(self._market, gpu_types, since=since, until=until, step_seconds=step_seconds)
@@ -141,15 +143,16 @@ class PriceHistory:
     def _until(self, now: datetime) -> int:
         """The begin of the ten minutes that the newest reading is of, by Lium's clock as far as one was made."""
         seconds = int((self._read_at or now).timestamp())
-        return seconds - seconds % _SLOT_SECONDS
+        return seconds - seconds % SLOT_SECONDS
 
     async def _try(self, work: "Callable[[PriceFile], T]", otherwise: T) -> T:
         """Do work on the file in a thread, in turn and within a bound; what goes wrong is told once."""
-        from lium_mcp.services.prices.price_file import PriceFile, PriceFileUnusable  # noqa: PLC0415 - few calls need it
 
         def run() -> T:
             try:
                 if self._file is None:
+                    from lium_mcp.services.prices.price_file import PriceFile  # noqa: PLC0415 - nor for SQLite
+
                     self._file = PriceFile(self._path)
                 return work(self._file)
             finally:
@@ -177,7 +180,7 @@ class PriceHistory:
             )
 
 
-def _past(day: "Summary | None", week: "Summary", since: int) -> Past:
+def _past(day: Summary | None, week: Summary, since: int) -> Past:
     return Past(
         since=_at(since),
         last_at=_at(week.last_at),
