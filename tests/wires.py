@@ -446,7 +446,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.001)  # a thread that works for one of them waits for this one otherwise
 
 
-async def rent(sandbox: Sandbox, name: str, *, boot: bool = True, **wanted: Any) -> str:
+async def rent(sandbox: Sandbox, name: str, *, boot: bool = True, key: str = API_KEY, **wanted: Any) -> str:
     """Let somebody rent one GPU of the cheapest node, past our server; the pod's id."""
     nodes = [
         node
@@ -462,7 +462,8 @@ async def rent(sandbox: Sandbox, name: str, *, boot: bool = True, **wanted: Any)
         "gpu_count": 1,
         **wanted,
     }
-    pod_id = str((await ask(sandbox, "POST", f"/executors/{node['id']}/rent", body))["pod_id"])
+    path = f"/executors/{node['id']}/rent"
+    pod_id = str((await ask(sandbox, "POST", path, body, **{"X-API-KEY": key}))["pod_id"])
     if boot:
         sandbox.clock.advance(seconds=60)
     return pod_id
@@ -501,11 +502,11 @@ async def offers(sandbox: Sandbox, name: str = "") -> list[Row]:
     return sorted((row for row in rows if name in row["machine_name"]), key=lambda row: float(row["price_per_gpu"]))
 
 
-async def make_template(sandbox: Sandbox, name: str, **fields: Any) -> str:
+async def make_template(sandbox: Sandbox, name: str, *, key: str = API_KEY, **fields: Any) -> str:
     """Let the account have a template of its own that is verified."""
     body = {"name": name, "docker_image": "me/mine", "docker_image_tag": "1", "is_private": True, "category": "UBUNTU"}
     body |= {"internal_ports": [22], "volumes": ["/root"], "description": name, "readme": name}
-    template_id = str((await ask(sandbox, "POST", "/templates", body | fields))["id"])
+    template_id = str((await ask(sandbox, "POST", "/templates", body | fields, **{"X-API-KEY": key}))["id"])
     sandbox.clock.advance(minutes=3)
     return template_id
 

@@ -42,6 +42,7 @@ from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds,
 from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.repeats import Repeats
 from lium_mcp.serving.replica_names import elsewhere, named, no_sessions, without_sessions
+from lium_mcp.serving.request_ids import of_sse
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.serving.traced import traced
 from lium_mcp.settings import Settings
@@ -131,7 +132,7 @@ def build_app(
     bound: dict[str, Callable[[ASGIApp], ASGIApp]] = {
         "/mcp": streamable_in_any_form,
         "/sse": lambda app: no_sessions() if settings.stateless else readiness.taking_calls(sessions.sse(app)),
-        f"{MESSAGES}{replica}": lambda app: sessions.bodies(readiness.taking_calls(app)),
+        f"{MESSAGES}{replica}": lambda app: sessions.bodies(readiness.taking_calls(of_sse(app))),
     }
     routes = [route for route in (*streamable.routes, *sse.routes) if isinstance(route, Route | Mount)]
     for route in routes:

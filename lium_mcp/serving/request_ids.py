@@ -21,6 +21,8 @@ from lium_mcp.serving.sessions import MESSAGE, SESSION
 
 _Use = tuple[object, str]  # the connection, and the id as the SDK compares it
 
+_SSE_SESSION: Final = "lium_mcp.sse_session"
+
 _LAST_WORDS_SECONDS: Final = 1.0
 _REFUSAL: Final = (
     "A request with this id still runs on this connection, and this one was not served. Give each request an id of its "
@@ -90,6 +92,19 @@ class RequestIds:
                 asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._served.discard, use)
 
 
+def of_sse(app: ASGIApp) -> ASGIApp:
+    """Note of each message the SSE session that its address names, for what takes such messages alone.
+
+    Elsewhere an address may say what it wants: who names another's session there takes no ids from it.
+    """
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_SSE_SESSION] = Request(scope).query_params.get("session_id")
+        await app(scope, receive, send)
+
+    return served
+
+
 def request_id_in(message: Any) -> str | int | None:  # noqa: ANN401 - whatever a body held
     """The id of a message that is a request, else None."""
     request_id = message.get("id") if isinstance(message, dict) and "method" in message else None
@@ -100,7 +115,7 @@ def _connection(request: Request | None) -> object:
     """What a request shares its ids with; None where it shares them with none."""
     if request is None:
         return ""  # standard input and output
-    return request.scope.get(SESSION) or request.query_params.get("session_id")
+    return request.scope.get(SESSION) or request.scope.get(_SSE_SESSION)
 
 
 def _is_in_session(request: Request | None) -> bool:

@@ -645,6 +645,26 @@ async def test_a_second_request_of_one_id_is_refused_and_the_first_is_answered(
     assert len(lium.state()["rents"]) == 1
 
 
+async def test_who_names_anothers_session_in_its_own_address_takes_no_id_from_it(
+    hosted: Served, lium: Simulated
+) -> None:
+    wire = Wire(hosted.url, MINE)
+    watching = tool_call("list_gpus", {"max_usd_per_gpu_hour": 0.0001, "wait_seconds": 60}, modern=True)
+    form = {"Accept": "text/event-stream, application/json", "MCP-Protocol-Version": MODERN_VERSION}
+    form |= {"Mcp-Method": "tools/call", "Mcp-Name": "list_gpus"} | THEIRS
+    async with wire.calling("sse", "list_pods", {}) as lines:
+        await answer_in(lines)
+        query = wire.session[0].partition("?")[2]
+        async with (
+            httpx2.AsyncClient(base_url=hosted.url, timeout=10, trust_env=False) as http,
+            http.stream("POST", f"/mcp?{query}", json=watching, headers=form) as answer,
+        ):
+            watched = answer.aiter_lines()  # which ends with whoever forgets it
+            await until_progress(watched)
+            await wire.post(SAME_ID)
+            assert '"id":2,"result"' in await next_data(lines)
+
+
 async def test_the_id_of_the_opening_request_is_free_once_that_is_answered(personal: Served) -> None:
     async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
         every = {"Accept": "application/json, text/event-stream"}
