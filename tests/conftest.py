@@ -26,7 +26,7 @@ settings.load_profile("fixed")
 
 # What these need is not in `.venv`: a server of the system, or a client that was installed before.
 _EXTERNAL_FIXTURES: Final = frozenset(
-    {"postgres", "sshd", "official_environment", "python_130", "typescript", "inspector", "conformance"}
+    {"postgres", "sshd", "official_environment", "python_130", "typescript", "inspector", "conformance", "browser"}
 )
 
 

@@ -117,6 +117,7 @@ CLIENTS: Final[dict[str, Client]] = {
     "typescript": _node(HERE / "clients" / "typescript"),
     "inspector": _node(HERE / "clients" / "inspector"),
     "conformance": _node(HERE / "clients" / "conformance"),
+    "page_host": _node(HERE / "clients" / "page_host"),
     "openai_agents": _example(ROOT / "manifests" / "examples" / "openai_agents.py"),
     "langchain_agent": _example(ROOT / "manifests" / "examples" / "langchain_agent.py"),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lium_mcp.page import CARRIED_BY, MIME_TYPE
 from tests.compat.clients.conftest import EVERY_TRANSPORT, Target
 from tests.compat.installs import node, variables
 from tests.compat.simulated import Simulated
@@ -61,3 +62,18 @@ def test_it_shows_a_failure_as_one(inspector: Path, target: Target, tmp_path: Pa
     refused = inspect(inspector, target, tmp_path, "legacy", *arguments)
     assert refused.returncode == TOOL_ERROR, refused.stdout + refused.stderr
     assert "pod_not_found" in refused.stdout
+
+
+@every_transport
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_it_finds_the_page_of_the_tools_that_carry_it_once_it_shows_pages(
+    inspector: Path, target: Target, tmp_path: Path, era: str
+) -> None:
+    listing = ("--method", "tools/list", "--app-info")
+    for more, carried in (((), set()), (("--advertise-apps",), CARRIED_BY)):
+        told = inspect(inspector, target, tmp_path, era, *listing, *more)
+        assert told.returncode == 0, told.stdout + told.stderr
+        tools = [json.loads(line) for line in told.stdout.splitlines() if "hasApp" in line]
+        apps = [tool.get("appInfo", tool) for tool in tools]
+        assert {app["toolName"] for app in apps if app["hasApp"]} == carried
+        assert all(app["resourceMimeType"] == MIME_TYPE for app in apps if app["hasApp"])

@@ -1,0 +1,100 @@
+"""The page of `lium-mcp dashboard` in a real browser: how it is opened, and that it acts only after a person's yes."""
+
+from playwright.async_api import Browser, Page, expect
+
+from tests.page.conftest import tab
+from tests.pages import Shown, call, said_by
+
+
+async def opened(page: Page, shown: Shown) -> str:
+    """Open the page by its address; return the session."""
+    await page.goto(f"{shown.url}/#token={shown.token}")
+    await expect(page.get_by_role("navigation", name="Views")).to_be_visible()
+    session = await page.evaluate("sessionStorage.getItem('lium-session')")
+    return str(session)
+
+
+def rent(shown: Shown, session: str, name: str) -> None:
+    """Let somebody else rent a pod meanwhile."""
+    with shown.caller(**said_by(session, shown.url)) as http:
+        wish = {"name": name, "gpu_type": "A100", "hours": 24, "wait_seconds": 30}
+        asked = call(http, "rent_pod", **wish).json()["result"]
+        [key] = asked["inputRequests"]
+        yes = {key: {"action": "accept", "content": {"confirm": True}}}
+        done = call(http, "rent_pod", **wish, inputResponses=yes, requestState=asked["requestState"]).json()["result"]
+        assert not done["isError"], done
+
+
+def pods(shown: Shown, session: str) -> list[str]:
+    """Those that there are, whoever has been told of them."""
+    with shown.caller(**said_by(session, shown.url)) as http:
+        known = http.get("/_sandbox/state").json()["pods"]
+        return [pod["pod_name"] for pod in known if pod["removed_at"] is None]
+
+
+async def test_the_token_leaves_the_address_and_the_page_outlives_a_reload(browser: Browser, shown: Shown) -> None:
+    async with tab(browser) as page:
+        await opened(page, shown)
+        assert page.url == f"{shown.url}/"
+        assert shown.token not in await page.content()
+        await page.reload()
+        await expect(page.get_by_text("No pod runs")).to_be_visible()
+
+
+async def test_another_tab_with_a_used_address_says_what_to_do(browser: Browser, shown: Shown) -> None:
+    async with tab(browser) as page:
+        await opened(page, shown)
+    other = await browser.new_page()
+    await other.goto(f"{shown.url}/#token={shown.token}")
+    await expect(other.get_by_text("lium-mcp dashboard")).to_be_visible()
+    await other.goto(f"{shown.url}/")
+    await expect(other.get_by_text("lium-mcp dashboard")).to_be_visible()
+
+
+async def test_no_other_page_may_frame_it(browser: Browser, shown: Shown) -> None:
+    page = await browser.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    await page.set_content(f'<iframe src="{shown.url}/"></iframe>')
+    await page.wait_for_timeout(500)
+    assert any("frame-ancestors" in text for text in said), said
+
+
+async def test_a_click_is_no_consent(browser: Browser, shown: Shown) -> None:
+    async with tab(browser) as page:
+        session = await opened(page, shown)
+        rent(shown, session, "train")
+        await page.get_by_role("button", name="Read anew").click()
+        for answer in ("No", "Yes"):
+            await page.get_by_role("button", name="Remove train").first.click()
+            await page.get_by_label("Back up first").uncheck()
+            await page.get_by_role("dialog").get_by_role("button", name="Remove", exact=True).click()
+            question = page.get_by_role("dialog", name="The server asks you")
+            await expect(question).to_contain_text("train")
+            assert pods(shown, session) == ["train"], "nothing happens before an answer"
+            await question.get_by_role("button", name=answer, exact=True).click()
+            await expect(question).to_be_hidden()
+            said = {"No": "Nothing was done", "Yes": "removed"}[answer]
+            await expect(page.get_by_role("status").filter(has_text=said).first).to_be_visible()
+            assert pods(shown, session) == (["train"] if answer == "No" else [])
+
+
+async def test_the_clock_of_the_sandbox_can_be_turned_on_it(browser: Browser, shown: Shown) -> None:
+    async with tab(browser) as page:
+        session = await opened(page, shown)
+        with shown.caller(**said_by(session, shown.url)) as http:
+            before = http.get("/_sandbox/clock").json()["now"]
+        await page.get_by_role("button", name="Sandbox").click()
+        await page.get_by_role("dialog").get_by_role("button", name="1 d").click()
+        await page.wait_for_timeout(500)
+        with shown.caller(**said_by(session, shown.url)) as http:
+            after = http.get("/_sandbox/clock").json()["now"]
+        assert after[:10] > before[:10]
+
+
+async def test_it_says_when_the_dashboard_is_gone(browser: Browser, shown: Shown) -> None:
+    page = await browser.new_page()
+    await opened(page, shown)
+    assert shown.stop() == 0
+    await page.get_by_role("button", name="Read anew").click()
+    await expect(page.get_by_text("does not answer").first).to_be_visible()
