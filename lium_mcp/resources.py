@@ -70,9 +70,15 @@ def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, t
             Call(runtime), lambda call: policy_view(call.account, call.policy, call.runtime.confirm, offered)
         )
 
+    if "list_pods" in tools:
+        about = "What was rented through this server lately, what came of it, and at what price."
+        _add_fixed(server, runtime, "rents", "Rents", about, _rent_record)
     _add_skills(server, tools)
     _add_page(server, tools)
+    _add_details(server, runtime, tools)
 
+
+def _add_details(server: MCPServer[None], runtime: Runtime, tools: Collection[str]) -> None:
     if "get_pod" in tools:
 
         @server.resource(
@@ -120,6 +126,12 @@ def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, t
         )
         async def backup_detail(backup_id: str) -> str:
             return await _read(Call(runtime), _reading("get_backup", backup_id=backup_id, wait_seconds=0))
+
+
+async def _rent_record(call: Call) -> Result:
+    from lium_mcp.services.rents.rent_record import read_rent_record  # noqa: PLC0415 - as in _reading
+
+    return await read_rent_record(call.account)
 
 
 def _add_page(server: MCPServer[None], tools: Collection[str]) -> None:

@@ -17,7 +17,7 @@ from tests.harness import Agent, Mode, agent_on
 from tests.wires import Wire, answering, ask, editing, failing, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
-FIXED = {"pods", "market", "templates", "volumes", "backups", "account", "policy"}
+FIXED = {"pods", "market", "templates", "volumes", "backups", "account", "policy", "rents"}
 TEMPLATES = {
     "lium://pods/{pod}",
     "lium://market/{gpu_type}/{country}",
@@ -277,3 +277,19 @@ async def test_a_server_with_every_tool_serves_the_same_resources() -> None:
     server = build_server(Settings(toolsets=frozenset(toolset.name for toolset in TOOLSETS)))
     async with Client(server) as client:
         assert {item.name for item in (await client.list_resources()).resources} >= FIXED
+
+
+async def test_the_rents_of_the_ledger_are_the_callers_own(sandbox: Sandbox) -> None:
+    async with agent_on(sandbox) as agent:
+        assert (await read(agent, "lium://rents"))["rents"] == []
+        rented = await agent.call("rent_pod", name="mine", gpu_type="A100", hours=2, wait_seconds=0)
+        record = await read(agent, "lium://rents")
+        [kept] = record["rents"]
+        assert (kept["name"], kept["pod_ids"], kept["hours"]) == ("mine", [rented["pod_id"]], 2)
+        assert kept["price_per_hour_usd"] > 0
+        assert "Pods that were rented elsewhere" in record["note"]
+        # The same ledger, with the key of another account.
+        async with agent_on(sandbox, api_key=OTHER_API_KEY) as other:
+            assert (await read(other, "lium://rents"))["rents"] == []
+    async with agent_on(sandbox, toolsets=frozenset({"marketplace"})) as agent:
+        assert "lium://rents" not in {str(item.uri) for item in (await agent.client.list_resources()).resources}

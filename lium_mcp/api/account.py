@@ -63,6 +63,13 @@ class AuditPage(ApiModel):
     next_cursor: ApiStr = None
 
 
+class StatementDay(ApiModel):
+    """What a pod was charged on one UTC day, in part or in all; `amount` is USD."""
+
+    billing_day: ApiTime = None
+    amount: ApiSigned = None
+
+
 class StatementPod(ApiModel):
     """What one pod was charged in the period."""
 
@@ -75,6 +82,7 @@ class StatementPod(ApiModel):
     removed_at: ApiTime = None
     billed_seconds: ApiFloat = None
     total: ApiSigned = None
+    days: ApiTuple[StatementDay] = ()
 
     @property
     def is_removed(self) -> bool | None:

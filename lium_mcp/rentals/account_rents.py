@@ -103,6 +103,16 @@ class AccountRents:
         entries, _ = await self.standing()
         return any(pod_id in entry.pod_ids and not entry.removal_is_set for entry in entries)
 
+    async def newest(self, limit: int) -> list[Entry]:
+        """The account's newest rents, open ones first.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        if self._ledger.is_empty:
+            return []
+        return await self._ledger.open().newest(limit, await self._identity.known())
+
     async def given_back(self) -> list[Entry]:
         """The account's rents, newest first, whose pods were given back by a look after the rent's call.
 

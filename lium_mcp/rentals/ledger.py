@@ -238,13 +238,15 @@ class Ledger:
 
         return await self.database.read(work)
 
-    async def newest(self, limit: int) -> list[Entry]:
-        """The newest rents of all accounts, open ones first.
+    async def newest(self, limit: int, account: str | None = None) -> list[Entry]:
+        """The newest rents of an account, or of all accounts, open ones first.
 
         Raises:
             LedgerUnavailable: they cannot be read.
         """
         rows = select(RENTALS).order_by(RENTALS.c.closed_at.isnot(None), RENTALS.c.created_at.desc()).limit(limit)
+        if account is not None:
+            rows = rows.where(RENTALS.c.account == account)
         return await self.database.read(lambda connection: [_entry(row) for row in connection.execute(rows)])
 
     async def change(

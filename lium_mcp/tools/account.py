@@ -1,13 +1,15 @@
 """Toolset `account`: money."""
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from typing import Annotated, Final
 
 from pydantic import Field
 
-from lium_mcp.api.account import BillingStatement
+from lium_mcp.api.account import BillingStatement, StatementPod
 from lium_mcp.failures import Failure
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
@@ -27,6 +29,13 @@ _COVERS: Final = (
 )
 
 
+class DaySpending(Result):
+    """What was charged on one UTC day."""
+
+    day: str
+    total_usd: Usd
+
+
 class PodSpending(Result):
     """What one pod was charged."""
 
@@ -38,6 +47,7 @@ class PodSpending(Result):
     running: bool | None = None
     created_at: UtcTime | None = None
     removed_at: UtcTime | None = None
+    days: list[DaySpending] | None = None
 
 
 class Spending(Result):
@@ -50,6 +60,7 @@ class Spending(Result):
     beyond_pods_usd: Usd | None = None
     running_pods: int | None = None
     note: str
+    days: list[DaySpending] | None = None
     pods: list[PodSpending]
     total: int
     incomplete: str | None = None
@@ -70,6 +81,7 @@ async def get_spending(
     days: Annotated[int, Field(ge=1, le=366, description="UTC days back, with the last.")] = 30,
     start_day: Annotated[ShortText, Field(description="In place of days: first UTC day, 2026-01-31.")] = "",
     end_day: Annotated[ShortText, Field(description="Last UTC day; default today.")] = "",
+    by_day: Annotated[bool, Field(description="Also say what each day cost, in all and per pod.")] = False,
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> Spending:
@@ -92,6 +104,7 @@ async def get_spending(
         beyond_pods_usd=_beyond_pods(statement),
         running_pods=sum(1 for pod in rows if pod.is_removed is False) or None,
         note=_COVERS,
+        days=_by_day(rows) if by_day else None,
         pods=[
             PodSpending(
                 pod_id=pod.pod_id,
@@ -102,11 +115,12 @@ async def get_spending(
                 running=True if pod.is_removed is False else None,
                 created_at=pod.created_at,
                 removed_at=pod.removed_at,
+                days=(_by_day([pod]) or None) if by_day else None,
             )
             for pod in shown
         ],
         total=len(rows),
-        incomplete=_incomplete(statement),
+        incomplete=_incomplete(statement, by_day=by_day),
         next_cursor=next_cursor,
     )
 
@@ -127,7 +141,16 @@ def _days_before(end: date, days: int) -> date:
         return date.min
 
 
-def _incomplete(statement: BillingStatement) -> str | None:
+def _by_day(pods: Sequence[StatementPod]) -> list[DaySpending]:
+    """The days on which pods were charged, as far as Lium says of each charge on which days."""
+    totals: dict[date, float] = defaultdict(float)
+    for row in (row for pod in pods for row in pod.days):
+        if row.billing_day is not None and row.amount is not None:
+            totals[row.billing_day.date()] += row.amount
+    return [DaySpending(day=day.isoformat(), total_usd=total) for day, total in sorted(totals.items())]
+
+
+def _incomplete(statement: BillingStatement, *, by_day: bool) -> str | None:
     """What is not known of the charges, in words; None where nothing is missing."""
     uncharged = sum(1 for pod in statement.pods if pod.total is None)
     missing = []
@@ -135,11 +158,19 @@ def _incomplete(statement: BillingStatement) -> str | None:
         missing.append(f"{statement.unreadable_pods} rows of Lium's statement could not be read")
     if uncharged:
         missing.append(f"of {uncharged} pods it does not say the charge")
+    undated = sum(1 for pod in statement.pods if pod.total and not _says_days(pod))
+    if by_day and undated:
+        missing.append(f"of {undated} pods it does not say on which days")
     if not missing:
         return None
     told = " and ".join(missing)
     whole = "total_usd is Lium's own" if statement.total is not None else "Lium states no total"
     return f"{told[0].upper()}{told[1:]}: what the rows add up to may be too low; {whole}."
+
+
+def _says_days(pod: StatementPod) -> bool:
+    said = [row.amount for row in pod.days if row.billing_day is not None]
+    return None not in said and abs(sum(amount or 0 for amount in said) - (pod.total or 0)) < _CENT
 
 
 def _beyond_pods(statement: BillingStatement) -> float | None:

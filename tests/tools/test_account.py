@@ -447,3 +447,40 @@ async def test_foreign_keys_of_any_shape_are_listed(sandbox: Sandbox) -> None:
         keys = await agent.call("list_ssh_keys")
     assert [key["key_id"] for key in keys["keys"]] == ["a", "b", "c"]
     assert not any("fingerprint" in key for key in keys["keys"])
+
+
+async def test_spending_by_day_is_what_the_ledger_charged_on_each(morning: Sandbox) -> None:
+    for name in ("one", "two"):
+        await rent(morning, name)
+        morning.clock.advance(hours=30)
+    async with agent_on(morning) as agent:
+        await agent.call("get_balance")  # the first answer tells the server what day it is
+        spending = await agent.call("get_spending", by_day=True)
+        assert "days" not in await agent.call("get_spending")
+    charged: dict[str, float] = {}
+    for row in truth(morning, "ledger"):
+        if row["kind"] == "pod":
+            # What is debited at midnight was used on the day before.
+            day = f"{datetime.fromisoformat(row['at']) - timedelta(seconds=1):%Y-%m-%d}"
+            charged[day] = charged.get(day, 0) + row["amount"]
+    assert {row["day"]: row["total_usd"] for row in spending["days"]} == pytest.approx(charged, abs=1e-3)
+    assert len(charged) >= 3
+    of_pods = [row["total_usd"] for pod in spending["pods"] for row in pod["days"]]
+    assert sum(of_pods) == pytest.approx(spending["total_usd"], abs=1e-3)
+    assert "incomplete" not in spending
+
+
+async def test_what_lium_says_no_day_of_is_named(sandbox: Sandbox) -> None:
+    rows: list[dict[str, Any]] = [
+        {"pod_id": "a", "total": 3, "days": [{"billing_day": "2026-02-01", "amount": 1}, {"amount": 2}]},
+        {"pod_id": "b", "total": 4, "days": [{"billing_day": "2026-02-01", "amount": "4"}]},
+        {"pod_id": "c", "total": 5},
+        {"pod_id": "d", "total": 6, "days": [{"billing_day": "2026-02-02", "amount": None}, {"billing_day": "x"}, 7]},
+        {"pod_id": "e", "total": 0},
+    ]
+    wire = Wire(sandbox)
+    wire.on("GET", "/billing/statement", answering(200, {"total": 18, "pods": rows}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        spending = await agent.call("get_spending", by_day=True)
+    assert spending["days"] == [{"day": "2026-02-01", "total_usd": 5}]
+    assert "Of 3 pods it does not say on which days" in spending["incomplete"]
