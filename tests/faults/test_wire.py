@@ -269,12 +269,21 @@ CHANGES: dict[str, dict[str, int]] = {
 }
 
 
+AFTERWARDS = {
+    "broken": page(500),
+    "revoked": answering(401, {"detail": "API key has been revoked"}),
+    "spent": answering(402, {"detail": "The budget of this key is used up"}),
+    "forbidden": answering(403, {"detail": "Not allowed"}),
+}
+
+
+@pytest.mark.parametrize("afterwards", AFTERWARDS)
 @pytest.mark.parametrize("tool", CHANGES)
-async def test_a_change_that_cannot_be_read_back_is_not_denied(tool: str) -> None:
+async def test_a_change_that_cannot_be_read_back_is_not_denied(tool: str, afterwards: str) -> None:
     async with connected() as (agent, server):
         rented = await agent.call("rent_pod", name="p", gpu_type="A100", hours=2)
         sent = len(server.requests)
-        server.on("*", "**", once_changed(page(500)))
+        server.on("*", "**", once_changed(AFTERWARDS[afterwards]))
         failure = await agent.refused(tool, pod=rented["pod_id"], **CHANGES[tool])
         assert NOTHING_CHANGED not in failure.text, failure.text
         assert any(request.method != "GET" for request in server.requests[sent:])

@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import httpx2
@@ -12,6 +13,8 @@ from tests.client_sites import ADDRESS, SITE, Page, Sites, publishing
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import Served, serving_amid
 from tests.oauth_client import REDIRECT, Browser, HandClient, Kept, agree, at_lium, free_port, logging_in
+from tests.postgres import Postgres
+from tests.processes import run
 
 OTHER_SITE: Final = "other.example.com"
 # What a name stands for at the first lookup, at the second, and so on.
@@ -236,3 +239,23 @@ def test_nobody_is_sent_to_where_the_document_does_not_say(hosted: Served, sites
         assert answer.status_code == 400
         assert "Location" not in answer.headers
     assert ask(hosted, client_id, redirect_uri="https://app.example.net/callback").status_code == 302
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "ftp://127.0.0.1:1", "http://127.0.0.1:1"])
+def test_a_proxy_that_leads_nowhere_is_no_crash(lium: Simulated, sites: Sites, tmp_path: Path, proxy: str) -> None:
+    port = free_port()
+    settings = at_lium(lium, tmp_path, port) | sites.settings() | {"HTTPS_PROXY": proxy}
+    with serving_amid(tmp_path, {SITE: [[ADDRESS]]}, "--port", str(port), **settings) as served:
+        assert "could not be reached" in refusal(ask(served, sites.publish("/x.json")))
+
+
+async def test_the_same_on_postgresql(lium: Simulated, sites: Sites, tmp_path: Path, postgres: Postgres) -> None:
+    port = free_port()
+    with postgres.database() as ledger:
+        settings = at_lium(lium, tmp_path, port, LIUM_MCP_STATE_URL=ledger) | sites.settings()
+        with serving_amid(tmp_path, {SITE: [[ADDRESS]]}, "--port", str(port), **settings) as served:
+            client = HandClient(served.url, sites.publish(f"/{'x' * 400}.json"))
+            tokens = client.exchange(await agree(client.asking())).json()
+            assert client.refresh(tokens["refresh_token"]).status_code == 200
+        _, out, _ = await run("grants", LIUM_MCP_STATE_URL=ledger)
+    assert f"A published client ({SITE})" in out

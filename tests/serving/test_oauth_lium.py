@@ -307,7 +307,8 @@ def test_a_client_that_asks_for_what_there_is_not_hears_so(hosted: Served, chang
     client.register()
     answer = httpx2.get(client.asking(**change), trust_env=False)
     assert answer.headers["Location"].startswith(f"{REDIRECT}?")
-    assert parse_qs(urlsplit(answer.headers["Location"]).query)["error"] == [error]
+    said = parse_qs(urlsplit(answer.headers["Location"]).query)
+    assert (said["error"], said["iss"]) == ([error], [hosted.url])
 
 
 def test_a_client_may_write_our_address_a_little_differently_or_leave_it_out(hosted: Served) -> None:

@@ -6,6 +6,7 @@ The answer that has the key may be given once only, so from there to the ledger 
 import logging
 from datetime import timedelta
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
@@ -20,6 +21,7 @@ from lium_mcp.rentals.grants import Grant, Login
 from lium_mcp.services.accounts import named
 from lium_mcp.services.logging_in import POLL_SECONDS, OpenLogin, begin_login, fetch_key
 from lium_mcp.serving.oauth.tickets import digest
+from lium_mcp.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 _KEEP_SECONDS: Final = 40.0
 # So long a grant waits for its client to come for the tokens.
 _FETCHED_WITHIN: Final = timedelta(minutes=5)
+_MOST_NAME_CHARACTERS: Final = 200
 _UNTOLD: Final = "an account that Lium did not tell"
 
 
@@ -104,7 +107,7 @@ class DeviceLogins:
         grant = Grant(
             id=str(uuid4()),
             client_id=login.client_id,
-            client_name=login.request["client_name"],
+            client_name=_client_of(login),
             account=account,
             sealed=self._seal.seal({"key": key, "owner": owner}),
             created_at=now,
@@ -119,3 +122,9 @@ class DeviceLogins:
         newest = await self._ledger.grants().login(login.ticket, now=self._clock.now())
         if newest is not None:
             await self._ledger.grants().change_login(newest, **ended)
+
+
+def _client_of(login: Login) -> str:
+    """What the operator is shown of a client: how it calls itself, and which site says so too."""
+    name, document = str(login.request["client_name"]), login.request.get("client_document")
+    return shortened(f"{name} ({urlsplit(document).netloc})".strip(), _MOST_NAME_CHARACTERS) if document else name

@@ -10,7 +10,7 @@ from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
 from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
-from mcp.server.auth.provider import AccessToken, RefreshToken
+from mcp.server.auth.provider import AccessToken, RefreshToken, construct_redirect_uri
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from starlette.datastructures import FormData, QueryParams
@@ -86,7 +86,12 @@ class _Clients:
             await self._provider.meet(str(asked.get("client_id", "")))
         except ClientRefused as refused:
             return _refused("invalid_client", str(refused))
-        return await self._authorization.handle(request)
+        answer = await self._authorization.handle(request)
+        onward = answer.headers.get("location")
+        if onward is not None and not onward.startswith(f"{self._resource.public_url}{LOGIN_PATH}/"):
+            # Refusals too say whose they are (RFC 9207), or clients must not believe them.
+            answer.headers["location"] = construct_redirect_uri(onward, iss=self._resource.public_url)
+        return answer
 
     async def token(self, request: Request) -> Response:
         """Give tokens for a code, or for a token."""

@@ -54,7 +54,8 @@ class Strangers:
                     return await self._fetch(address, parts)
         except TimeoutError:
             raise NotReadable(f"{parts.hostname} did not answer within {_LIMIT_SECONDS:g} seconds") from None
-        except (httpx2.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
+            # The last two: a proxy that is set for other programs may be of a kind that is not known here.
             log.info("What a client says of itself could not be read: %s", type(error).__name__)
             raise NotReadable(f"{parts.hostname} could not be reached") from None
 
