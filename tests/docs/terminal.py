@@ -54,7 +54,7 @@ class Terminal:
         """
         if line.startswith("export "):
             self._export(line)
-        elif line.startswith(("lium-mcp serve", "lium-mcp sandbox")):
+        elif line.startswith(("lium-mcp serve", "lium-mcp sandbox", "lium-mcp dashboard")):
             self._serve(line)
         else:
             self._run(self._here(line))
