@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -58,6 +58,8 @@ def rows_in(file: Path) -> list[tuple[Any, ...]]:
     if not file.exists():
         return []
     with closing(sqlite3.connect(file)) as connection:
+        if not connection.execute("SELECT name FROM sqlite_master WHERE name = 'samples'").fetchall():
+            return []  # it is being made
         return connection.execute("SELECT at, gpu_type, lowest_usd, median_usd, gpus, nodes FROM samples").fetchall()
 
 
@@ -84,6 +86,10 @@ def mode_of(file: Path) -> int:
 
 def files_below(folder: Path) -> list[Path]:
     return list(folder.rglob("price-history*"))
+
+
+def delete(file: Path) -> None:
+    file.unlink()
 
 
 def content_of(file: Path) -> bytes:
@@ -499,6 +505,25 @@ def not_a_database(file: Path) -> None:
 def of_a_later_version(file: Path) -> None:
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA user_version = 2")
+
+
+async def test_a_file_that_is_deleted_begins_anew(agent: Agent, file: Path) -> None:
+    await look_often(agent, 7)
+    delete(file)
+    await look_often(agent, 7)
+    assert (await look(agent))[H100]["past"]["lowest_last_day"]["samples"] == 7
+
+
+@pytest.mark.parametrize("value", ["dear", None, b"\x00\xff", math.inf])
+async def test_what_somebody_put_into_it_costs_no_call(
+    agent: Agent, file: Path, caplog: pytest.LogCaptureFixture, value: Any
+) -> None:
+    await look_often(agent, 7)
+    with closing(sqlite3.connect(file)) as connection, connection, suppress(sqlite3.IntegrityError):
+        connection.execute("UPDATE samples SET lowest_usd = :value, nodes = :value", {"value": value})
+    await agent.clock.sleep(TEN_MINUTES)
+    assert (await agent.call("get_gpu_prices", history_days=1))["total"]
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
 
 
 @pytest.mark.parametrize(

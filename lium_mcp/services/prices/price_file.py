@@ -9,10 +9,12 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar, get_type_hints
 
-from lium_mcp.services.prices.price_samples import SLOT_SECONDS, Point, PriceFileUnusable, Sample, Summary
+from lium_mcp.services.prices.price_samples import SLOT_SECONDS, First, Point, PriceFileUnusable, Sample, Summary
 from lium_mcp.sqlite_files import make_private, write_ahead
+
+R = TypeVar("R", Summary, First, Point)
 
 _VERSION: Final = 1
 _BUSY_SECONDS: Final = 0.5
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS samples (
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
+# Each query answers in one row of JSON: for each row that Python takes, it would wait for all other threads anew.
 # The median is the middle row, or lies in the middle of two.
 _SUMMARY: Final = """
 WITH ranked AS (
@@ -43,21 +46,28 @@ WITH ranked AS (
     FROM samples
     WHERE market = (SELECT id FROM markets WHERE base_url = :market) AND at >= :since AND at < :until
 )
-SELECT gpu_type, MAX(samples), MIN(lowest_usd),
-    AVG(CASE WHEN place IN ((samples + 1) / 2, (samples + 2) / 2) THEN lowest_usd END), MAX(lowest_usd), MAX(at)
-FROM ranked GROUP BY gpu_type
+SELECT json_group_array(json_array(gpu_type, samples, lowest, middle, highest, last_at)) FROM (
+    SELECT gpu_type, MAX(samples) AS samples, MIN(lowest_usd) AS lowest,
+        AVG(CASE WHEN place IN ((samples + 1) / 2, (samples + 2) / 2) THEN lowest_usd END) AS middle,
+        MAX(lowest_usd) AS highest, MAX(at) AS last_at
+    FROM ranked GROUP BY gpu_type
+)
 """
 _FIRST: Final = """
-SELECT gpu_type, MIN(at) FROM samples
-WHERE market = (SELECT id FROM markets WHERE base_url = :market) AND at < :until GROUP BY gpu_type
+SELECT json_group_array(json_array(gpu_type, at)) FROM (
+    SELECT gpu_type, MIN(at) AS at FROM samples
+    WHERE market = (SELECT id FROM markets WHERE base_url = :market) AND at >= 0 AND at < :until GROUP BY gpu_type
+)
 """
 # Beside MAX, SQLite takes the other columns from the very row that has it.
 _SERIES: Final = """
-SELECT gpu_type, MAX(at), lowest_usd, median_usd, gpus, nodes
-FROM samples
-WHERE market = (SELECT id FROM markets WHERE base_url = :market) AND at >= :since AND at < :until
-    AND gpu_type IN (SELECT value FROM json_each(:types))
-GROUP BY gpu_type, at / :step ORDER BY gpu_type, at
+SELECT json_group_array(json_array(gpu_type, at, lowest_usd, median_usd, gpus, nodes)) FROM (
+    SELECT gpu_type, MAX(at) AS at, lowest_usd, median_usd, gpus, nodes
+    FROM samples
+    WHERE market = (SELECT id FROM markets WHERE base_url = :market) AND at >= :since AND at < :until
+        AND gpu_type IN (SELECT value FROM json_each(:types))
+    GROUP BY gpu_type, samples.at / :step ORDER BY gpu_type, samples.at
+)
 """
 
 
@@ -103,7 +113,7 @@ class PriceFile:
         Raises:
             PriceFileUnusable: it cannot be read.
         """
-        return [Summary(*row) for row in self._rows(_SUMMARY, market=market, since=since, until=until)]
+        return self._read(Summary, _SUMMARY, market=market, since=since, until=until)
 
     def first_seen(self, market: str, *, until: int) -> dict[str, int]:
         """When each GPU type was first sampled, before a time, as far back as samples are kept.
@@ -111,7 +121,7 @@ class PriceFile:
         Raises:
             PriceFileUnusable: it cannot be read.
         """
-        return dict(self._rows(_FIRST, market=market, until=until))
+        return {first.gpu_type: first.at for first in self._read(First, _FIRST, market=market, until=until)}
 
     def series(
         self, market: str, gpu_types: Collection[str], *, since: int, until: int, step_seconds: int
@@ -122,14 +132,19 @@ class PriceFile:
             PriceFileUnusable: it cannot be read.
         """
         types = json.dumps(list(gpu_types))
-        rows = self._rows(_SERIES, market=market, types=types, since=since, until=until, step=step_seconds)
-        return [Point(*row) for row in rows]
+        return self._read(Point, _SERIES, market=market, types=types, since=since, until=until, step=step_seconds)
 
-    def _rows(self, query: str, **values: str | int) -> list[Any]:
+    def _read(self, kind: type[R], query: str, **values: str | int) -> list[R]:
         if self._path is not None and not self._path.exists():
             return []
         with self._opened(makes=False) as connection:
-            return connection.execute(query, values).fetchall()
+            [found] = connection.execute(query, values).fetchone()
+        kinds = get_type_hints(kind).values()
+        try:
+            # Columns of SQLite hold whatever somebody has put there.
+            return [kind(*(read(value) for read, value in zip(kinds, row, strict=True))) for row in json.loads(found)]
+        except (TypeError, ValueError):
+            raise PriceFileUnusable("it holds what is no sample") from None
 
     @contextmanager
     def _opened(self, *, makes: bool) -> Iterator[sqlite3.Connection]:

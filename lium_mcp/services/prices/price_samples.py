@@ -36,6 +36,13 @@ class Summary(NamedTuple):
     last_at: int
 
 
+class First(NamedTuple):
+    """When a GPU type was first sampled, in UNIX seconds."""
+
+    gpu_type: str
+    at: int
+
+
 class Point(NamedTuple):
     """One sample, and when it was taken, in UNIX seconds."""
 
