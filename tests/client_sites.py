@@ -91,8 +91,10 @@ def _handler(sites: Sites, context: ssl.SSLContext) -> type[BaseHTTPRequestHandl
                 tunnel = context.wrap_socket(self.connection, server_side=True)
             except OSError:  # the caller takes no such certificate
                 return
+            outer = self.wfile
             with tunnel, tunnel.makefile("rb") as self.rfile, tunnel.makefile("wb") as self.wfile:
                 self.handle_one_request()
+            self.wfile = outer
 
         def do_GET(self) -> None:
             sites.asked.append(f"{self.headers['Host']}{self.path}")

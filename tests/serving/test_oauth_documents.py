@@ -1,13 +1,20 @@
 """Clients that nobody registers, since they are called by the address of a document that says what they are."""
 
+import base64
 import gzip
+import json
+import secrets
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 from tests.client_sites import ADDRESS, SITE, Page, Sites, publishing
 from tests.compat.simulated import Simulated, simulating
@@ -143,7 +150,9 @@ def test_what_cannot_be_used_is_asked_for_again(hosted: Served, sites: Sites) ->
         ({"redirect_uris": "https://a.example.com/"}, "no address in redirect_uris"),
         ({"redirect_uris": [5, "http://evil.example.com/", "javascript:alert(1)"]}, "no address in redirect_uris"),
         ({"token_endpoint_auth_method": "client_secret_post"}, "`none` is needed"),
-        ({"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": f"https://{SITE}/keys"}, "`none` is needed"),
+        ({"token_endpoint_auth_method": "private_key_jwt"}, "`none` is needed"),
+        ({"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": f"http://{SITE}/keys"}, "`none` is needed"),
+        ({"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": 5, "jwks": "keys"}, "`none` is needed"),
     ],
 )
 def test_a_document_that_says_too_little_is_refused(
@@ -161,6 +170,96 @@ async def test_a_client_that_can_also_do_without_a_proof_of_itself_is_taken(host
     )
     client = HandClient(hosted.url, client_id)
     assert client.exchange(await agree(client.asking())).status_code == 200
+
+
+SHARED: Final = b"a secret that somebody publishes by mistake, long"
+
+
+class Signer:
+    """A client that proves what it is by what it has signed."""
+
+    def __init__(self, hosted: Served, sites: Sites, name: str, *, inline: bool = False, **said: Any) -> None:
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        published = json.loads(RSAAlgorithm.to_jwk(self.key.public_key())) | {"kid": "one", "use": "sig"}
+        self.keys = {"keys": [published, {"kty": "oct", "kid": "two", "k": base64.urlsafe_b64encode(SHARED).decode()}]}
+        sites.pages[f"/{name}-keys.json"] = Page(json.dumps(self.keys).encode())
+        where = {"jwks": self.keys} if inline else {"jwks_uri": f"https://{SITE}/{name}-keys.json"}
+        method = {"token_endpoint_auth_method": "private_key_jwt"}
+        self.client = HandClient(hosted.url, sites.publish(f"/{name}.json", **method | where | said))
+        self.audience = f"{hosted.url}/token"
+
+    def claims(self, **changed: Any) -> dict[str, Any]:
+        now, name = int(time.time()), self.client.client_id
+        said = {
+            "iss": name,
+            "sub": name,
+            "aud": self.audience,
+            "iat": now,
+            "exp": now + 300,
+            "jti": secrets.token_hex(),
+        }
+        return {claim: value for claim, value in (said | changed).items() if value is not None}
+
+    def proof(self, *, kid: str = "one", **changed: Any) -> str:
+        return jwt.encode(self.claims(**changed), self.key, algorithm="RS256", headers={"kid": kid})
+
+    def form(self, proof: str) -> dict[str, str]:
+        kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        return {"client_assertion_type": kind, "client_assertion": proof}
+
+
+@pytest.mark.parametrize("where", ["jwks_uri", "jwks"])
+async def test_a_client_that_signs_what_it_is_gets_tokens_by_that_alone(
+    hosted: Served, sites: Sites, where: str
+) -> None:
+    signer = Signer(hosted, sites, f"signs-by-{where}", inline=where == "jwks")
+    client = signer.client
+    back = await agree(client.asking())
+    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    forged = jwt.encode(signer.claims(), stranger, algorithm="RS256", headers={"kid": "one"})
+    shared = jwt.encode(signer.claims(), SHARED, algorithm="HS256", headers={"kid": "two"})
+    unsigned = jwt.encode(signer.claims(), "", algorithm="none", headers={"kid": "one"})
+    used = signer.proof()
+    for proof in (
+        forged, shared, unsigned, signer.proof(kid="another"), signer.proof(aud="https://another.example.com/token"),
+        signer.proof(aud=None), signer.proof(iss=f"https://{SITE}/x.json"), signer.proof(sub=f"https://{SITE}/x.json"),
+        signer.proof(exp=int(time.time()) - 60), signer.proof(exp=None), signer.proof(exp=int(time.time()) + 7200),
+        signer.proof(exp=10**30), "", "x", "x" * 9000,
+    ):  # fmt: skip
+        answer = client.exchange(back, **signer.form(proof))
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client"), proof[:20]
+    assert client.exchange(back).status_code == 401
+    assert client.exchange(back, client_assertion=signer.proof()).status_code == 401
+    tokens = client.exchange(back, **signer.form(used)).json()
+    assert "access_token" in tokens
+    again = client.token(grant_type="refresh_token", refresh_token=tokens["refresh_token"], **signer.form(used))
+    assert (again.status_code, "was used before" in again.text) == (401, True)
+    # Its id may stand in what it has signed alone.
+    said = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], **signer.form(signer.proof())}
+    renewed = httpx2.post(f"{hosted.url}/token", data=said, trust_env=False)
+    assert renewed.status_code == 200
+    shown = signer.form(signer.proof(aud=[hosted.url]))
+    ended = {"client_id": client.client_id, "token": renewed.json()["access_token"]}
+    assert httpx2.post(f"{hosted.url}/revoke", data=ended, trust_env=False).status_code == 401
+    assert httpx2.post(f"{hosted.url}/revoke", data=ended | shown, trust_env=False).status_code == 200
+    if where == "jwks_uri":
+        assert sites.asked.count(f"{SITE}/signs-by-jwks_uri-keys.json") == 1
+
+
+async def test_a_proof_that_is_not_asked_for_is_checked_where_it_is_shown(hosted: Served, sites: Sites) -> None:
+    signer = Signer(hosted, sites, "both", token_endpoint_auth_methods_supported=["none", "private_key_jwt"])
+    back = await agree(signer.client.asking())
+    assert signer.client.exchange(back, **signer.form(signer.proof(aud="x"))).status_code == 401
+    assert signer.client.exchange(back, **signer.form(signer.proof())).status_code == 200
+
+
+async def test_keys_are_read_from_no_place_of_our_own_network(hosted: Served, sites: Sites) -> None:
+    signer = Signer(hosted, sites, "inside", jwks_uri="https://inside.example.com/keys.json")
+    back = await agree(signer.client.asking())
+    connected = len(sites.connected)
+    answer = signer.client.exchange(back, **signer.form(signer.proof()))
+    assert (answer.status_code, "everybody can reach" in answer.text) == (401, True)
+    assert len(sites.connected) == connected
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,18 @@ Code and VS Code have. Who reads the document knows which site vouches for the c
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
-from lium_mcp.serving.oauth.redirects import safe_ones
+from lium_mcp.serving.oauth.redirects import as_compared, safe_ones
 from lium_mcp.serving.oauth.strangers import NotReadable, Strangers
 from lium_mcp.serving.oauth.tickets import digest
 
 _HTTPS: Final = "https://"
 _MOST_CHARACTERS: Final = 500
 _PUBLIC: Final = "none"
+SIGNED: Final = "private_key_jwt"
+"""How a client proves that it is one which signs what it shows."""
 _KEPT_CHARACTERS: Final = 36
 
 
@@ -32,7 +35,7 @@ def known_as(client_id: str) -> str:
 
 
 async def read_client(client_id: str, strangers: Strangers) -> dict[str, Any]:
-    """What a client says of itself, as one that registers would: its name and where people are sent back to.
+    """What a client says of itself, as one that registers would, and the keys that it signs with, if it has any.
 
     Raises:
         ClientRefused: the document cannot be read, is not of this client, or names nowhere to go.
@@ -45,10 +48,13 @@ async def read_client(client_id: str, strangers: Strangers) -> dict[str, Any]:
         raise ClientRefused(f"The document that client_id names cannot be used: {error}.") from None
     if document.get("client_id") != client_id:
         raise ClientRefused("The document that client_id names is of another client: its client_id differs.")
-    if _PUBLIC not in _methods(document):
+    methods, keys = _methods(document), _keys(document)
+    method = next((method for method in (_PUBLIC, SIGNED if keys else None) if method in methods), None)
+    if method is None:
         raise ClientRefused(
             "The document that client_id names asks for a way to prove the client at the token endpoint that there is "
-            "not here: `none` is needed in token_endpoint_auth_method or token_endpoint_auth_methods_supported."
+            "not here: `none` is needed in token_endpoint_auth_method or token_endpoint_auth_methods_supported, or "
+            "`private_key_jwt` with jwks_uri or jwks."
         )
     redirects = safe_ones(document.get("redirect_uris"))
     if not redirects:
@@ -57,10 +63,20 @@ async def read_client(client_id: str, strangers: Strangers) -> dict[str, Any]:
             "with https is needed, or one on their own machine."
         )
     name = document.get("client_name")
-    return {"redirect_uris": redirects, "client_name": name if isinstance(name, str) else ""}
+    said = {"redirect_uris": redirects, "client_name": name if isinstance(name, str) else ""}
+    return {**said, "token_endpoint_auth_method": method, **keys}
 
 
 def _methods(document: Mapping[str, Any]) -> list[Any]:
     """How a client can prove who it is: the way that it likes best, and the others that it knows, as ChatGPT does."""
     known = document.get("token_endpoint_auth_methods_supported")
     return [document.get("token_endpoint_auth_method", _PUBLIC), *(known if isinstance(known, list) else [])]
+
+
+def _keys(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the keys are that a client signs with, or these themselves."""
+    address, keys = document.get("jwks_uri"), document.get("jwks")
+    if isinstance(address, str) and address.startswith(_HTTPS):
+        with suppress(ValueError):
+            return {"jwks_uri": as_compared(address)}
+    return {"jwks": keys} if isinstance(keys, dict) else {}

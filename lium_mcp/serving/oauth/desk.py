@@ -11,6 +11,7 @@ from lium_mcp.guard.sealing import Seal
 from lium_mcp.oauth_settings import OAuth
 from lium_mcp.rentals import LazyLedger
 from lium_mcp.serving.callers import Callers
+from lium_mcp.serving.oauth.client_proofs import Proofs
 from lium_mcp.serving.oauth.device_logins import DeviceLogins
 from lium_mcp.serving.oauth.endpoints import endpoints
 from lium_mcp.serving.oauth.gate import Gate
@@ -65,7 +66,8 @@ def open_lium_desk(oauth: OAuth, lium: LiumClient, ledger: LazyLedger, callers: 
     provider = LoginProvider(ledger, seal, resource, strangers, SYSTEM_CLOCK)
     logins = DeviceLogins(lium, ledger, seal, SYSTEM_CLOCK)
     pages = LoginPages(oauth.public_url, ledger, provider, logins, SYSTEM_CLOCK)
-    routes = *resource.routes(), *endpoints(resource, provider, pages)
+    proofs = Proofs([f"{oauth.public_url}/token", oauth.public_url], strangers, ledger, SYSTEM_CLOCK)
+    routes = *resource.routes(), *endpoints(resource, provider, pages, proofs)
 
     async def aclose() -> None:
         strangers.close()

@@ -3,9 +3,12 @@
 import base64
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import unquote, urlencode, urlsplit
 
+import jwt
+from jwt.exceptions import PyJWTError
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
@@ -13,6 +16,7 @@ from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAu
 from mcp.server.auth.provider import AccessToken, RefreshToken, construct_redirect_uri
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
+from mcp.shared.auth import OAuthClientInformationFull
 from starlette.datastructures import FormData, QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,15 +25,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.serving.allowances import Allowances, TooOften
-from lium_mcp.serving.oauth.client_documents import ClientRefused, known_as
+from lium_mcp.serving.oauth.client_documents import SIGNED, ClientRefused, known_as
+from lium_mcp.serving.oauth.client_proofs import KIND, ProofRefused, Proofs
 from lium_mcp.serving.oauth.login_pages import LoginPages
 from lium_mcp.serving.oauth.login_provider import LOGIN_PATH, LoginProvider
+from lium_mcp.serving.oauth.public_keys import ALGORITHMS
 from lium_mcp.serving.oauth.resource import Resource
 from lium_mcp.serving.sessions import address_of
 
 _MOST_BODY_BYTES: Final = 16 * 1024
 _NOT_STORED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-_METHODS: Final = ["none", "client_secret_post", "client_secret_basic"]
+_METHODS: Final = ["none", "client_secret_post", "client_secret_basic", SIGNED]
 _METADATA: Final = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
 # How many requests a minute of one address. Services of many people call from few, but begin a login seldom.
 _SELDOM: Final = 60
@@ -40,7 +46,7 @@ _ADDRESSES: Final = 10
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
-def endpoints(resource: Resource, provider: LoginProvider, pages: LoginPages) -> Iterator[Route]:
+def endpoints(resource: Resource, provider: LoginProvider, pages: LoginPages, proofs: Proofs) -> Iterator[Route]:
     """The routes of the authorization server at the address of a resource, which it gives tokens for."""
     metadata = _metadata(resource.public_url)
 
@@ -51,7 +57,7 @@ def endpoints(resource: Resource, provider: LoginProvider, pages: LoginPages) ->
     for path in dict.fromkeys(f"{path}{below}" for path in _METADATA for below in ("", prefix)):
         yield Route(path, show_metadata)
 
-    clients = _Clients(resource, provider)
+    clients = _Clients(resource, provider, proofs)
     registration = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
     often, registering, asking = Allowances(), Allowances(), Allowances()
     served: list[tuple[str, _Handler, list[str], Allowances, int]] = [
@@ -70,10 +76,10 @@ def endpoints(resource: Resource, provider: LoginProvider, pages: LoginPages) ->
 class _Clients:
     """Answers what clients ask, before the SDK does: it reads less of a request than it should."""
 
-    def __init__(self, resource: Resource, provider: LoginProvider) -> None:
+    def __init__(self, resource: Resource, provider: LoginProvider, proofs: Proofs) -> None:
         self._resource = resource
         self._provider = provider
-        self._authenticator = ClientAuthenticator(provider)
+        self._authenticator = _Authenticator(provider, proofs)
         self._authorization = AuthorizationHandler(provider)
         self._exchange = TokenHandler(provider, self._authenticator)
 
@@ -128,6 +134,34 @@ class _Clients:
         return _refused("invalid_request", "A parameter is there more than once.") if repeated else None
 
 
+class _Authenticator(ClientAuthenticator):
+    """Takes also clients that sign what they are, of which the SDK knows none."""
+
+    def __init__(self, provider: LoginProvider, proofs: Proofs) -> None:
+        super().__init__(provider)
+        self._proofs = proofs
+
+    async def authenticate_request(self, request: Request) -> OAuthClientInformationFull:
+        """The client of a request.
+
+        Raises:
+            AuthenticationError: it is not shown to be one.
+        """
+        form = await request.form()
+        proof = str(form.get("client_assertion") or "")
+        client = await self.provider.get_client(str(form.get("client_id", "")))
+        signs = client is not None and (client.jwks is not None or client.jwks_uri is not None)
+        if client is None or not signs or not (proof or client.token_endpoint_auth_method == SIGNED):
+            return await super().authenticate_request(request)
+        if form.get("client_assertion_type") != KIND:
+            raise AuthenticationError(f"client_assertion is needed, and {KIND} as client_assertion_type.")
+        try:
+            await self._proofs.check(client, proof)
+        except ProofRefused as refused:
+            raise AuthenticationError(str(refused)) from None
+        return client
+
+
 def _metadata(public_url: str) -> dict[str, Any]:
     return {
         "issuer": public_url,
@@ -140,7 +174,9 @@ def _metadata(public_url: str) -> dict[str, Any]:
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": _METHODS,
+        "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "revocation_endpoint_auth_methods_supported": _METHODS,
+        "revocation_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
         "client_id_metadata_document_supported": True,
     }
@@ -149,8 +185,8 @@ def _metadata(public_url: str) -> dict[str, Any]:
 def _as_the_sdk_reads_it(request: Request, form: FormData) -> Request:
     """A request of the token endpoint in the form that the SDK takes, of those that clients really send.
 
-    It wants the client's id in the form, which is in the header alone where a secret is there too (RFC 6749, 2.3.1),
-    and refuses any scope, of which there are none here.
+    It wants the client's id in the form, which is in the header alone where a secret is there too (RFC 6749, 2.3.1), or
+    in what the client has signed (RFC 7521, 4.2), and refuses any scope, of which there are none here.
     """
     fields = {name: str(text) for name, text in form.multi_items() if name != "scope"}
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
@@ -159,6 +195,9 @@ def _as_the_sdk_reads_it(request: Request, form: FormData) -> Request:
             fields["client_id"] = unquote(base64.b64decode(credentials).decode().partition(":")[0])
         except ValueError:
             fields["client_id"] = ""
+    elif "client_id" not in fields and (proof := fields.get("client_assertion")):
+        with suppress(PyJWTError):  # it is checked below, for the client that it names
+            fields["client_id"] = str(jwt.decode(proof, options={"verify_signature": False}).get("sub", ""))
     said = b"application/x-www-form-urlencoded"
     others = [(name, text) for name, text in request.scope["headers"] if name != b"content-type"]
     body = urlencode(fields).encode()

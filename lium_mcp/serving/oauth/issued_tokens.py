@@ -24,6 +24,7 @@ from jwt.exceptions import (
 from lium_mcp.serving.callers import Caller
 from lium_mcp.serving.oauth.gate import ScopeMissing, TokenRefused
 from lium_mcp.serving.oauth.issuer import Issuer
+from lium_mcp.serving.oauth.public_keys import ALGORITHMS
 from lium_mcp.values import SettingsError, cleaned_key, key_problem
 
 log = logging.getLogger(__name__)
@@ -31,11 +32,6 @@ log = logging.getLogger(__name__)
 Hook = Callable[[Mapping[str, Any]], Awaitable[str | None]]
 """Finds the Lium key for the claims of a token that was verified; None where there is none."""
 
-# Signatures by a private key alone: never `none`, nor one by a secret, for which a public key could be passed off.
-ALGORITHMS: Final = (
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA"),
-)
 _LEEWAY_SECONDS: Final = 30
 _HOOK_SECONDS: Final = 5.0
 _REQUIRED: Final = ("iss", "aud", "sub", "exp")

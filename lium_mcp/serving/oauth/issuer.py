@@ -10,6 +10,7 @@ import httpx2
 from jwt import PyJWK
 
 from lium_mcp.serving.oauth.gate import NotVerifiable
+from lium_mcp.serving.oauth.public_keys import Keys, find_key, read_keys
 from lium_mcp.values import is_loopback
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,6 @@ _MOST_BYTES: Final = 2**18
 _KEPT_SECONDS: Final = 600.0
 # Tokens with made-up key ids must not make this server ask again and again.
 _ASKS_AGAIN_SECONDS: Final = 30.0
-_PUBLIC: Final = frozenset({"RSA", "EC", "OKP"})
 _METADATA: Final = ("oauth-authorization-server", "openid-configuration")
 
 
@@ -30,7 +30,7 @@ class Issuer:
         self.url: Final = url
         # No redirects: keys come from where the issuer itself says.
         self._http = httpx2.AsyncClient(timeout=_FETCH_SECONDS, follow_redirects=False)
-        self._keys: dict[str | None, dict[str, Any]] = {}
+        self._keys: Keys = {}
         self._read_at = self._asked_at = -_KEPT_SECONDS
         self._reading = anyio.Lock()
 
@@ -48,10 +48,7 @@ class Issuer:
         now = anyio.current_time()
         if now - self._read_at >= _KEPT_SECONDS or (key_id is not None and key_id not in self._keys):
             await self._read()
-        row = self._keys.get(key_id)
-        if key_id is None and len(self._keys) == 1:
-            row = next(iter(self._keys.values()))
-        return None if row is None else PyJWK.from_dict(row, algorithm=row.get("alg", algorithm))
+        return find_key(self._keys, key_id, algorithm)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -71,16 +68,8 @@ class Issuer:
         if not self._keys:
             raise NotVerifiable("The keys of the authorization server cannot be read now; try again in half a minute.")
 
-    async def _fetch(self) -> dict[str | None, dict[str, Any]]:
-        document = await self._get(await self._keys_address())
-        found = document.get("keys")
-        rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-        # A secret among them, which anybody could read there, would let anybody sign.
-        signing = [row for row in rows if row.get("kty") in _PUBLIC and row.get("use", "sig") == "sig"]
-        keys = {kid: row for row in signing if isinstance(kid := row.get("kid"), str | None)}
-        if not keys:
-            raise ValueError("there are no keys")
-        return keys
+    async def _fetch(self) -> Keys:
+        return read_keys(await self._get(await self._keys_address()))
 
     async def _keys_address(self) -> str:
         """Where the issuer says that its keys are."""

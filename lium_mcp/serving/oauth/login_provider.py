@@ -5,8 +5,9 @@ say nothing; the ledger has their digests.
 """
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from mcp.server.auth.provider import (
     AccessToken,
@@ -88,8 +89,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         found = await self._ledger.grants().client(name, now=now)
         if found is not None and now - found.created_at < _DOCUMENT_LIFETIME:
             return
-        said = await read_client(client_id, self._strangers)
-        await self._keep(name, said["client_name"], said["redirect_uris"], "none", secret=None)
+        await self._keep(name, await read_client(client_id, self._strangers))
 
     async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
         """A client that has registered itself, or was met; None also where its secret cannot be opened any more."""
@@ -116,23 +116,15 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
                 "or of a kind that one program there has to itself, as com.example.app:/callback.",
             )
         client_info.client_name = _shown_name(client_info.client_name)
-        method = client_info.token_endpoint_auth_method
-        await self._keep(
-            client_info.client_id, client_info.client_name, redirects, method, secret=client_info.client_secret
-        )
+        said = client_info.model_dump(include={"client_name", "token_endpoint_auth_method"})
+        await self._keep(client_info.client_id, said | {"redirect_uris": redirects}, client_info.client_secret)
 
-    async def _keep(
-        self, client_id: str, name: str, redirects: list[str], method: str | None, *, secret: str | None
-    ) -> None:
-        registration = {
-            "redirect_uris": redirects,
-            "client_name": _shown_name(name),
-            "token_endpoint_auth_method": method,
-            "grant_types": ["authorization_code", "refresh_token"],
-        }
+    async def _keep(self, client_id: str, said: Mapping[str, Any], secret: str | None = None) -> None:
+        kept = {"client_name": _shown_name(said["client_name"]), "grant_types": ["authorization_code", "refresh_token"]}
         sealed = self._seal.seal({"client_secret": secret}) if secret else None
         now = self._clock.now()
-        await self._ledger.grants().register(LoginClient(client_id, registration, sealed, now, now + _UNUSED_LIFETIME))
+        client = LoginClient(client_id, {**said, **kept}, sealed, now, now + _UNUSED_LIFETIME)
+        await self._ledger.grants().register(client)
 
     async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
         """Begin a login, and return the address of its page.
