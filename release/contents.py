@@ -9,7 +9,7 @@ from typing import Final
 from release.candidate import Candidate, Finding
 
 # A `*` crosses folders. What the package reads beside its own sources is here, so that a new kind is a decision.
-_PACKAGE: Final = (*(f"lium_mcp/*.{kind}" for kind in ("py", "json", "md", "sh", "tsv")), "lium_mcp/py.typed")
+_PACKAGE: Final = (*(f"lium_mcp/*.{kind}" for kind in ("py", "html", "json", "md", "sh", "tsv")), "lium_mcp/py.typed")
 _ABOUT_THE_WHEEL: Final = tuple(
     f"*.dist-info/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
 )

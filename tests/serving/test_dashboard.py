@@ -2,6 +2,8 @@
 
 import re
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,17 @@ import httpx2
 import pytest
 
 from lium_mcp.page import read_page
-from lium_mcp.sandbox import Sandbox
+from lium_mcp.sandbox import API_KEY, Sandbox
 from lium_mcp.serving.dashboard import ENTRY_MINUTES, Entrance
+from tests.compat.simulated import simulating
 from tests.harness import TurnedClock
+from tests.http_server import serving
 from tests.pages import Shown, call, said_by, showing
+from tests.processes import run
 
 BEHIND = ["/mcp", "/sse", "/messages/", "/start.json", "/_sandbox/clock", "/healthz", "/readyz", "/anything"]
 
+TOKEN = "a-token-that-a-test-has-made-up-4711"
 NOWHERE = {"LIUM_API_KEY": "sk_sandbox", "LIUM_BASE_URL": "http://127.0.0.1:9/api"}
 
 
@@ -203,7 +209,7 @@ def test_what_is_set_for_a_server_over_http_counts_for_nothing_here(tmp_path: Pa
         "LIUM_MCP_HOST": "0.0.0.0",  # noqa: S104 - that it does not count is tested
         "LIUM_MCP_ALLOWED_HOST": "gpu.example.com",
         "LIUM_MCP_PATH_PREFIX": "/lium",
-        "LIUM_MCP_SERVER_TOKEN": "a-token-that-a-test-has-made-up-4711",
+        "LIUM_MCP_SERVER_TOKEN": TOKEN,
         "LIUM_MCP_STATELESS": "true",
     }
     with showing(tmp_path, "dashboard", "--no-browser", **settings) as page, page.caller() as http:
@@ -243,3 +249,73 @@ def test_the_sandbox_shows_it_at_its_own_address(tmp_path: Path) -> None:
         assert sandbox.stop() == 0
         assert "ERROR" not in sandbox.log
         assert "Traceback" not in sandbox.log
+
+
+def test_the_browser_is_started_without_the_token(tmp_path: Path) -> None:
+    """Other users of a machine see what programs are started with."""
+    seen, copy, browser = (tmp_path / name for name in ("seen", "copy", "browser"))
+    lines = (
+        "#!/bin/sh",
+        "file=${1#file://}",
+        f"stat -c %a $file > {copy}",
+        f"cat $file >> {copy}",
+        f'echo "$1" > {seen}.part && mv {seen}.part {seen}',
+    )
+    browser.write_text("\n".join(lines))
+    browser.chmod(0o700)
+    with showing(tmp_path / "home", "dashboard", BROWSER=f"{browser} %s") as page:
+        page.session()
+        while not seen.exists():
+            time.sleep(0.02)
+        assert page.token not in seen.read_text()
+        mode, text = copy.read_text().split("\n", 1)
+        assert mode == "600"
+        assert f'content="0; url={page.url}/#token={page.token}"' in text
+        assert page.stop() == 0
+    assert not Path(seen.read_text().strip().removeprefix("file://")).exists()
+
+
+@pytest.mark.parametrize("command", ["dashboard", "sandbox"])
+async def test_with_wrong_settings_it_does_not_begin(command: str) -> None:
+    status, out, err = await run(command, LIUM_MCP_MAX_PODS="many")
+    assert (status, out) == (2, "")
+    assert "LIUM_MCP_MAX_PODS" in err
+
+
+@pytest.mark.parametrize(("command", "status"), [("dashboard", 2), ("sandbox", 1)])
+async def test_a_port_that_is_taken_is_named(command: str, status: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended, out, err = await run(command, "--port", port)
+    assert (ended, out) == (status, "")
+    assert port in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_read_only_is_read_only_on_the_page_too(tmp_path: Path) -> None:
+    with (
+        showing(tmp_path, "dashboard", "--no-browser", "--sandbox", "--read-only") as page,
+        page.caller(**said_by(page.session(), page.url)) as http,
+    ):
+        answer = call(http, "rent_pod", name="p", gpu_type="A100").json()
+    assert "There is no tool of that name" in answer["error"]["message"]
+
+
+def test_it_shares_the_ledger_with_the_server_of_a_host(tmp_path: Path) -> None:
+    wish = {"name": "shared", "gpu_type": "A100", "hours": 1, "wait_seconds": 0}
+    with simulating() as lium:
+        lium.begin()
+        account = {"LIUM_BASE_URL": lium.base_url, "LIUM_API_KEY": API_KEY, "LIUM_MCP_CONFIRM": "never"}
+        with (
+            serving(tmp_path / "home", **account, LIUM_MCP_SERVER_TOKEN=TOKEN) as server,
+            showing(tmp_path / "home", "dashboard", "--no-browser", **account) as page,
+            page.caller(**said_by(page.session(), page.url)) as http,
+            httpx2.Client(
+                base_url=server.url, headers={"X-Lium-MCP-Token": TOKEN}, timeout=10, trust_env=False
+            ) as host,
+        ):
+            first = call(host, "rent_pod", **wish).json()["result"]["structuredContent"]
+            again = call(http, "rent_pod", **wish).json()["result"]["structuredContent"]
+            assert again["already_rented"]
+            assert again["pod"] == first["pod"]
+            assert len(lium.state()["rents"]) == 1
