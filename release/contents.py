@@ -16,7 +16,7 @@ _ABOUT_THE_WHEEL: Final = tuple(
 _BUILT_FROM: Final = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
 _KINDS: Final = {
     "the wheel": (*_PACKAGE, *_ABOUT_THE_WHEEL),
-    "the sdist": (*_PACKAGE, *_BUILT_FROM, "CHANGELOG.md", "PKG-INFO", ".gitignore"),
+    "the sdist": (*_PACKAGE, *_BUILT_FROM, "web/*", "CHANGELOG.md", "PKG-INFO", ".gitignore"),
     "the bundle": (*_PACKAGE, "manifest.json", "pyproject.toml", "main.py", "LICENSE", "icon.png"),
 }
 _SECRETS: Final = ("detect-secrets", "scan", "--all-files", "--disable-plugin", "KeywordDetector")
