@@ -116,6 +116,10 @@ web-check: web/node_modules/.made ## check types, style and tests of the page, a
 	cd web && PAGE_DIR=$(CURDIR)/build/page npm run --silent build
 	@cmp build/page/page.html lium_mcp/page/page.html || { echo "lium_mcp/page/page.html is not what web/ builds: run make web, and commit it"; exit 1; }
 
+.PHONY: pictures
+pictures: .venv/.dev ## take the pictures of the page for docs/ anew, in Chromium over a sandbox (2 minutes), to be looked at
+	$(BIN)/python -m tests.page.pictures
+
 .PHONY: docs
 docs: .cache/docs/.made ## build the site of docs/ into dist/docs; every warning is an error
 	.cache/docs/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --doctree-dir .cache/docs/doctrees --quiet docs dist/docs

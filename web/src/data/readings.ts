@@ -198,7 +198,9 @@ function turn(): void {
     .filter((entry) => !asleep.value || entry.state.value.at === undefined)
     .sort((a, b) => compare(everyOf(a), everyOf(b)) || a.dueAt - b.dueAt);
   for (const entry of due) {
-    if (recent.length >= CALLS_PER_MINUTE || running >= AT_ONCE) return;
+    if (running >= AT_ONCE) return;
+    // What was never read is what somebody has just opened.
+    if (recent.length >= CALLS_PER_MINUTE && entry.state.value.at !== undefined) continue;
     void read(entry);
   }
 }

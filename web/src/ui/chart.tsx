@@ -119,7 +119,7 @@ export function TimeChart({ label, series, value, time, height = 200, fromZero =
             ))}
             {ticksX.map((tick) => (
               <text key={tick.getTime()} class="tick-x" x={x(tick)} y={height - 6} text-anchor="middle">
-                {x.tickFormat()(tick)}
+                {tickWords(tick)}
               </text>
             ))}
             {series.map((each) => {
@@ -187,6 +187,14 @@ export function TimeChart({ label, series, value, time, height = 200, fromZero =
       </details>
     </figure>
   );
+}
+
+const hour = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
+
+/** The time, and at midnight the day. */
+function tickWords(tick: Date): string {
+  return tick.getHours() === 0 && tick.getMinutes() === 0 ? day.format(tick) : hour.format(tick);
 }
 
 /** All values of one moment as a sentence. */
