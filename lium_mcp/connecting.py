@@ -91,22 +91,24 @@ def open_ledger(settings: Settings) -> LazyLedger:
     return LazyLedger(url, Redactor(settings.find_secrets()))
 
 
-def open_price_history(settings: Settings) -> PriceHistory:
-    """What is remembered of the market at the address that the settings name; nothing is opened yet."""
-    return PriceHistory(_price_file(settings), SANDBOX_BASE_URL if settings.sandbox else settings.base_url)
+def open_price_history(settings: Settings, market: str, clock: Clock) -> PriceHistory:
+    """What is remembered of the market at a base address; nothing is opened yet."""
+    folder = settings.find_state_directory()
+    if folder is None:
+        # A simulated market begins anew each time, and its time is its own.
+        return PriceHistory(None, market, None)
+    return PriceHistory(_price_file(settings, folder), market, clock)
 
 
-def _price_file(settings: Settings) -> Path | None:
-    """The file of past prices, beside a ledger that is a file; None where they are kept in memory.
+def _price_file(settings: Settings, folder: Path) -> Path | None:
+    """The file of past prices, beside a ledger that is a file; None where they are kept in memory, as the ledger is.
 
-    A simulated market begins anew each time, and replicas on one database have no folder that outlives them.
+    Also where replicas share a database, which have no folder that outlives them.
     """
-    url, folder = settings.find_state_url(), settings.find_state_directory()
-    if folder is None or url == "sqlite://":
-        return None
+    url = settings.find_state_url()
     if url.startswith("sqlite:///"):
         return Path(url.removeprefix("sqlite:///")).parent / _PRICE_FILE
-    return folder / _PRICE_FILE if settings.transport == "stdio" else None
+    return folder / _PRICE_FILE if settings.transport == "stdio" and url != "sqlite://" else None
 
 
 def _problem_of_file(url: str) -> str:

@@ -360,7 +360,7 @@ def make_runtime(
         policy=policy,
         confirm=settings.asks,
         person=person,
-        prices=open_price_history(settings),
+        prices=open_price_history(settings, lium.base_url, clock),
         read_only=settings.read_only,
         redact=Redactor(settings.find_secrets()),
     )
@@ -370,8 +370,8 @@ def make_runtime(
 
 def _remember_prices(runtime: Runtime, nodes: Rows[Executor], at: datetime) -> None:
     """Keep a sample of the market that was just read, if one is due; whoever reads it does not wait."""
-    if runtime.prices.is_due(nodes, at):
-        runtime.background.start("prices", partial(runtime.prices.sample, nodes, at))
+    if (keep := runtime.prices.due(nodes, at)) is not None:
+        runtime.background.start("prices", keep)
 
 
 def _ssh_keys(settings: Settings) -> KeySource:

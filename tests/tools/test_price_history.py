@@ -326,6 +326,18 @@ async def test_after_one_that_is_not_whole_the_next_is_kept(agent: Agent, wire: 
     await eventually(lambda: bool(rows_in(file)))
 
 
+@pytest.mark.parametrize("days", [-300, 300])
+async def test_an_answer_with_a_wrong_date_moves_and_clears_nothing(
+    agent: Agent, sandbox: Sandbox, file: Path, days: int
+) -> None:
+    await look_often(agent, 3)
+    sandbox.add_fault("wrong_date", match={"path": "/executors"}, times=1, offset_seconds=days * DAY)
+    await look_often(agent, 4)
+    start = int(datetime(2026, 3, 2, 9, tzinfo=UTC).timestamp())
+    assert times_in(file) == [start + TEN_MINUTES * number for number in range(7)]
+    assert (await look(agent))[H100]["past"]["lowest_last_day"]["samples"] == 7
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_what_only_an_account_sees_is_not_kept(agent: Agent, wire: Wire, file: Path, status: int) -> None:
     async def for_accounts(request: Any, forward: Any) -> Any:

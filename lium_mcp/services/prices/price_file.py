@@ -72,7 +72,7 @@ SELECT json_group_array(json_array(gpu_type, at, lowest_usd, median_usd, gpus, n
 
 
 class PriceFile:
-    """Past prices of markets, each known by the address of its API. All times are UNIX seconds by Lium's clock."""
+    """Past prices of markets, each known by the address of its API. All times are UNIX seconds."""
 
     def __init__(self, path: Path | None) -> None:
         """Take the path of the file, which is made when something is first written; None keeps it in memory."""

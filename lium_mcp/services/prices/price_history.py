@@ -6,15 +6,17 @@ used, the log says so once, and calls go on without a history.
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from lium_mcp.api.clock import Clock
 from lium_mcp.services.prices.price_samples import SLOT_SECONDS, Point, PriceFileUnusable, Summary, is_whole
 
 if TYPE_CHECKING:
@@ -65,10 +67,18 @@ class _Remembered:
 class PriceHistory:
     """Past prices of the market at one address."""
 
-    def __init__(self, path: Path | None, market: str) -> None:
-        """Take the path of the file, None to remember in memory alone, and the base address of the API."""
+    def __init__(self, path: Path | None, market: str, clock: Clock | None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            path: The file; None to remember in memory alone.
+            market: The base address of the API.
+            clock: What time a reading is of; None where that is what the answer says, as of a simulated Lium, whose
+                time may run ahead. One answer with a wrong date must not clear a month away.
+        """
         self._path = path
         self._market = market
+        self._clock = clock
         self._file: PriceFile | None = None
         self._sampled_slot = -1
         self._read_at: datetime | None = None
@@ -77,22 +87,26 @@ class PriceHistory:
         self._is_at_work = False
         self._is_told = False
 
-    def is_due(self, nodes: "Rows[Executor]", at: datetime) -> bool:
-        """Whether a reading is to be sampled: a whole one, the first that this server makes in its ten minutes."""
+    def due(self, nodes: "Rows[Executor]", at: datetime) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """What keeps a reading, if it is to be kept: a whole one, the first of this server in its ten minutes.
+
+        Args:
+            nodes: What was read.
+            at: What time it is of, as the answer says.
+        """
+        at = self._clock.now() if self._clock else at
         self._read_at = at
         slot = int(at.timestamp()) // SLOT_SECONDS
         if slot == self._sampled_slot or not is_whole(nodes):
-            return False
+            return None
         self._sampled_slot = slot
-        return True
+        return partial(self._keep, nodes, int(at.timestamp()))
 
-    async def sample(self, nodes: "Rows[Executor]", at: datetime) -> None:
-        """Keep a reading, unless another server did so in the same ten minutes. Never fails."""
-
+    async def _keep(self, nodes: "Rows[Executor]", at: int) -> None:
         def work(file: "PriceFile") -> None:
             from lium_mcp.services.prices.market_prices import sample_market  # noqa: PLC0415 - as in _try
 
-            file.add(self._market, int(at.timestamp()), sample_market(nodes))
+            file.add(self._market, at, sample_market(nodes))
 
         # A server that is stopped right after its only call has seen the market too.
         with anyio.CancelScope(shield=True):
@@ -141,7 +155,7 @@ class PriceHistory:
         return await self._try(work, None)
 
     def _until(self, now: datetime) -> int:
-        """The begin of the ten minutes that the newest reading is of, by Lium's clock as far as one was made."""
+        """The begin of the ten minutes that the newest reading is of, or that are now where there was none."""
         seconds = int((self._read_at or now).timestamp())
         return seconds - seconds % SLOT_SECONDS
 
