@@ -1,7 +1,7 @@
 """Toolset `marketplace`: what is for rent, at what price. Works without an API key."""
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import quantiles
+from statistics import mode, quantiles
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
@@ -90,9 +90,13 @@ class GpuOffers(Result):
 
 
 class GpuPrices(Result):
-    """Prices of one variant of a GPU, over its free GPUs as far as nodes say how many they have."""
+    """Prices of one variant of a GPU, over its free GPUs as far as nodes say how many they have.
+
+    VRAM is the size a GPU is sold with, as most of the nodes say it.
+    """
 
     gpu_type: str | None = None
+    vram_gb: int | None = None
     free_gpus: int | None = None
     nodes: int
     min_usd: UsdRate
@@ -355,11 +359,13 @@ def _offer(node: Executor, gpu_count: int) -> GpuOffer:
 
 
 def _prices(gpu_type: str, nodes: Sequence[Executor], past: PastPrices | None) -> GpuPrices:
+    sizes = [node.vram_gb_per_gpu for node in nodes if node.vram_gb_per_gpu]
     free = [node.available_gpu_count for node in nodes if node.available_gpu_count is not None]
     prices = price_of_each_gpu(nodes)
     q1, median, q3 = quantiles(prices, n=4, method="inclusive") if len(prices) > 1 else (prices[0],) * 3
     return GpuPrices(
         gpu_type=gpu_type or None,
+        vram_gb=_whole(mode(sizes)) if sizes else None,
         free_gpus=sum(min(count, MOST_GPUS_OF_A_NODE) for count in free) if free else None,
         nodes=len(nodes),
         min_usd=min(prices),

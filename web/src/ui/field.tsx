@@ -20,7 +20,6 @@ export function TextField(props: {
   value: string;
   onValue: (value: string) => void;
   numeric?: boolean;
-  unit?: string;
   hint?: string;
   choices?: readonly string[];
   /** Whether nothing is wrong too. */
@@ -40,27 +39,24 @@ export function TextField(props: {
   };
   return (
     <Field title={props.title} id={id}>
-      <span class="with-unit">
-        <input
-          id={id}
-          type="text"
-          inputMode={props.numeric ? "decimal" : "text"}
-          autocomplete="off"
-          spellcheck={false}
-          placeholder={props.hint}
-          value={typed}
-          list={props.choices === undefined ? undefined : `${id}-list`}
-          aria-invalid={wrong}
-          onInput={(event) => {
-            const value = event.currentTarget.value;
-            setTyped(value);
-            clearTimeout(timer.current);
-            timer.current = setTimeout(() => give(value), RESTS_MS);
-          }}
-          onChange={(event) => give(event.currentTarget.value)}
-        />
-        {props.unit !== undefined && <span class="quiet small">{props.unit}</span>}
-      </span>
+      <input
+        id={id}
+        type="text"
+        inputMode={props.numeric ? "decimal" : "text"}
+        autocomplete="off"
+        spellcheck={false}
+        placeholder={props.hint}
+        value={typed}
+        list={props.choices === undefined ? undefined : `${id}-list`}
+        aria-invalid={wrong}
+        onInput={(event) => {
+          const value = event.currentTarget.value;
+          setTyped(value);
+          clearTimeout(timer.current);
+          timer.current = setTimeout(() => give(value), RESTS_MS);
+        }}
+        onChange={(event) => give(event.currentTarget.value)}
+      />
       {props.choices !== undefined && (
         <datalist id={`${id}-list`}>
           {props.choices.map((each) => (

@@ -83,11 +83,11 @@ export const FIELDS: readonly FieldOfOffers[] = [
 ];
 
 export const SORTS: readonly (readonly [string, string])[] = [
-  ["price", "Cheapest rental"],
-  ["price_per_gpu", "Cheapest GPU"],
-  ["vram", "Most memory"],
-  ["download", "Fastest download"],
-  ["reliability", "Most reliable"],
+  ["price", "Rental price"],
+  ["price_per_gpu", "GPU price"],
+  ["vram", "GPU memory"],
+  ["download", "Download"],
+  ["reliability", "Reliability"],
 ];
 
 export interface Offer {
@@ -113,6 +113,8 @@ export interface Offer {
   readonly flaws: readonly string[];
 }
 
+const COUNTS = /^(\d{1,4})(?:-(\d{1,4}))?$/;
+
 export function offersOf(data: Json | undefined): readonly Offer[] {
   const seen = new Set<string>();
   return records(data?.offers).flatMap((given) => {
@@ -127,7 +129,7 @@ export function offersOf(data: Json | undefined): readonly Offer[] {
         gpuType: text(given.gpu_type),
         freeGpus: number(given.free_gpus),
         totalGpus: number(given.total_gpus),
-        rentable: text(given.rentable_gpus),
+        rentable: COUNTS.test(text(given.rentable_gpus) ?? "") ? text(given.rentable_gpus) : undefined,
         pricePerHourUsd: positive(given.price_per_hour_usd),
         pricePerGpuUsd: positive(given.price_per_gpu_hour_usd),
         vramGb: positive(given.vram_gb),
@@ -152,7 +154,7 @@ export function offersOf(data: Json | undefined): readonly Offer[] {
 
 /** The counts that a node rents, as far as it says: of "1-4", one to four. */
 export function countsOf(offer: Offer): readonly number[] {
-  const said = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(offer.rentable ?? "");
+  const said = COUNTS.exec(offer.rentable ?? "");
   const least = number(said?.[1]);
   const most = number(said?.[2]) ?? least;
   if (least === undefined || most === undefined || least < 1 || most < least || most > 64) return [];
@@ -168,6 +170,7 @@ export interface Lowest {
 
 export interface GpuType {
   readonly name: string | undefined;
+  readonly vramGb: number | undefined;
   readonly freeGpus: number | undefined;
   readonly nodes: number | undefined;
   readonly minUsd: number | undefined;
@@ -185,6 +188,7 @@ export function typesOf(data: Json | undefined): readonly GpuType[] {
     const past = record(given.past);
     return {
       name: text(given.gpu_type),
+      vramGb: positive(given.vram_gb),
       freeGpus: number(given.free_gpus),
       nodes: number(given.nodes),
       minUsd: positive(given.min_usd),

@@ -51,7 +51,7 @@ export function Offers() {
         note={
           total === undefined
             ? undefined
-            : `${plural(total, "node")} with free GPUs${isEmpty(wishes) ? "" : ", of these wishes"}`
+            : `${plural(total, "node")} with free GPUs${isEmpty(wishes) ? "" : " that fit"}`
         }
       >
         <Filters />
@@ -210,7 +210,7 @@ function PriceIt({ offer, choose }: { offer: Offer; choose: (offer: Offer) => vo
 
 function Detail({ offer, choose }: { offer: Offer; choose: (offer: Offer) => void }) {
   const facts: readonly (readonly [string, string])[] = [
-    ["Memory of a GPU", gb(offer.vramGb)],
+    ["GPU memory", gb(offer.vramGb)],
     ["NVLink", yesOr(offer.nvlink)],
     ["Country", countryName(offer.country) ?? UNKNOWN],
     ["Memory", `${gb(offer.ramGb)}, of the whole node`],
@@ -299,7 +299,7 @@ function Filters() {
               wanted.value = wishes.sort === undefined ? {} : { sort: wishes.sort };
             }}
           >
-            Take all off
+            Clear
           </Button>
         )}
       </div>

@@ -3,10 +3,11 @@ import { scaleLog } from "d3-scale";
 import { useMemo, useRef, useState } from "preact/hooks";
 import { now, refresh, useReading } from "../../data/readings";
 import { type Json, number, text, texts } from "../../data/shapes";
-import { ago, clock, count, fullTime, plural, price, UNKNOWN } from "../../format";
+import { ago, clock, count, fullTime, gb, plural, price, UNKNOWN, usd } from "../../format";
 import { type Series, Spark, TimeChart } from "../../ui/chart";
 import { Chips } from "../../ui/field";
 import { Badge, Button, Empty, Panel, Read } from "../../ui/parts";
+import { type Mark, Scatter } from "../../ui/scatter";
 import { Spread } from "../../ui/spread";
 import { type Column, Table } from "../../ui/table";
 import { useWidth } from "../../ui/width";
@@ -42,21 +43,65 @@ export function Prices() {
   const histories = useMemo(() => historiesOf(past.data), [past.data]);
   const missing = [...texts(past.data?.warnings), ...(past.failure === undefined ? [] : [past.failure.message])];
   return (
-    <Panel
-      title="Prices"
-      flush
-      note={<Aged data={state.data} />}
-      side={<Chips label="Prices of" value={days} onValue={setDays} choices={DAYS} />}
-    >
-      {missing.map((said) => (
-        <p key={said} class="aside foreign small">
-          {said}
+    <div class="sides">
+      <Panel
+        title="Prices"
+        flush
+        note={<Aged data={state.data} />}
+        side={<Chips label="Prices of" value={days} onValue={setDays} choices={DAYS} />}
+      >
+        {missing.map((said) => (
+          <p key={said} class="aside foreign small">
+            {said}
+          </p>
+        ))}
+        <Read state={state} label="prices" rows={6} again={() => void refresh("get_gpu_prices")}>
+          {(data) => <Types data={data} histories={histories} past={past.data !== undefined} days={days} />}
+        </Read>
+      </Panel>
+      <Panel title="Price against memory" note="of one GPU; both grow in steps">
+        <Read state={state} label="prices" rows={6}>
+          {(data) => <AgainstMemory data={data} />}
+        </Read>
+      </Panel>
+    </div>
+  );
+}
+
+/** Which type gives most memory for the money: low and to the right is cheap and large. */
+function AgainstMemory({ data }: { data: Json }) {
+  const types = useMemo(() => typesOf(data), [data]);
+  const marks = useMemo(
+    () =>
+      types.flatMap(({ name, vramGb, minUsd, medianUsd }): Mark[] =>
+        name === undefined || vramGb === undefined || minUsd === undefined
+          ? []
+          : [{ name, x: vramGb, y: minUsd, upTo: medianUsd }],
+      ),
+    [types],
+  );
+  const missing = types.length - marks.length;
+  return (
+    <>
+      <Scatter
+        label="GPU types by memory and lowest price"
+        marks={marks}
+        xTitle="Memory of a GPU, GB"
+        x={String}
+        y={usd}
+        said={({ name, x, y, upTo }) =>
+          `${name}: ${gb(x)} from ${price(y)}, median ${price(upTo)}; ${price(y / x)} for a GB`
+        }
+        onChoose={({ name }) => showOffers(name)}
+      />
+      {(missing > 0 || marks.length === 0) && (
+        <p class="small quiet">
+          {marks.length === 0
+            ? "No type tells both."
+            : `${plural(missing, "type")} not drawn: memory or price is not told.`}
         </p>
-      ))}
-      <Read state={state} label="prices" rows={6} again={() => void refresh("get_gpu_prices")}>
-        {(data) => <Types data={data} histories={histories} past={past.data !== undefined} days={days} />}
-      </Read>
-    </Panel>
+      )}
+    </>
   );
 }
 
@@ -76,17 +121,17 @@ function Types(props: { data: Json; histories: ReadonlyMap<string, History>; pas
   const [all, setAll] = useState(false);
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box);
-  const columns = useMemo(() => columnsOf(types, histories, past, days), [types, histories, past, days]);
+  const first = width > 0 && width <= NARROW_PX ? FIRST_CARDS : FIRST_SHOWN;
+  const shown = useMemo(() => (all ? types : types.slice(0, first)), [types, all, first]);
+  const columns = useMemo(() => columnsOf(shown, histories, past, days), [shown, histories, past, days]);
   if (types.length === 0)
     return (
       <Empty title="Nothing is for rent now" icon="box">
         {text(data.next) ?? "Lium lists no free GPU, or its list could not be read."}
       </Empty>
     );
-  const first = width > 0 && width <= NARROW_PX ? FIRST_CARDS : FIRST_SHOWN;
   const since = types.flatMap((type) => type.seenSince ?? []);
   const begun = since.length === 0 ? undefined : Math.min(...since);
-  const shown = all ? types : types.slice(0, first);
   return (
     <div ref={box}>
       <Table
@@ -107,7 +152,7 @@ function Types(props: { data: Json; histories: ReadonlyMap<string, History>; pas
         )}
         <span>
           {begun === undefined
-            ? "No earlier prices are known yet: this server keeps a sample every ten minutes while it is used."
+            ? "Too few earlier prices are known to say what is usual: this server keeps a sample every ten minutes while it is used."
             : `This server has kept a sample every ten minutes while it was used, since ${clock(begun, now.value)}.`}
         </span>
       </p>
@@ -131,6 +176,15 @@ function columnsOf(
       card: "heading",
       by: ({ name }) => name,
       cell: ({ name }) => <bdi class="clip strong">{name ?? "Not named"}</bdi>,
+    },
+    {
+      id: "memory",
+      title: "Memory",
+      from: "middle",
+      end: true,
+      help: "Of one GPU, as it is sold",
+      by: ({ vramGb }) => vramGb,
+      cell: ({ vramGb }) => gb(vramGb),
     },
     {
       id: "usual",

@@ -1,5 +1,5 @@
 // One offer: what it would cost for so many GPUs and hours, and the button that asks the server to rent it.
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { act, underWay } from "../../data/actions";
 import { keyOf, now, readOnce, refresh, type Spec, useReading } from "../../data/readings";
 import { policy } from "../../data/server";
@@ -12,6 +12,7 @@ import { Button, Read } from "../../ui/parts";
 import { Sheet } from "../../ui/sheet";
 import { countsOf, type Offer, type Quote, quoteOf } from "./market_readings";
 
+const RESTS_MS = 350;
 const HOURS = [1, 6, 24, 72, 168].map((hours) => [hours, hours < 72 ? `${hours} h` : `${hours / 24} d`] as const);
 
 export function RentSheet({
@@ -26,6 +27,12 @@ export function RentSheet({
   const counts = useMemo(() => countsOf(offer), [offer]);
   const [gpus, setGpus] = useState(asked !== undefined && counts.includes(asked) ? asked : counts[0]);
   const [hours, setHours] = useState(6);
+  // Each keystroke would be a quote of its own.
+  const rests = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const setOther = (value: number): void => {
+    clearTimeout(rests.current);
+    rests.current = setTimeout(() => setHours(value), RESTS_MS);
+  };
   const [name, setName] = useState(() => suggested(offer.gpuType));
   const spec: Spec = {
     tool: "quote_rental",
@@ -85,17 +92,20 @@ export function RentSheet({
         <span>For how long</span>
         <div class="line">
           <Chips label="For how long" value={hours} onValue={setHours} choices={HOURS} />
-          <TextField
-            title="Other hours"
-            value={HOURS.some(([each]) => each === hours) ? "" : String(hours)}
-            numeric
-            unit="h"
-            hint="other"
-            onValue={(typed) => {
-              const value = number(typed.replace(",", "."));
-              if (value !== undefined && value > 0) setHours(value);
-            }}
-          />
+          <label class="own">
+            <span class="unseen">Other number of hours</span>
+            <input
+              type="number"
+              min="0.1"
+              step="any"
+              placeholder="other"
+              onInput={(event) => {
+                const value = number(event.currentTarget.value);
+                if (value !== undefined && value > 0) setOther(value);
+              }}
+            />
+            <span class="quiet">h</span>
+          </label>
         </div>
       </div>
       <Read state={state} label="the price" rows={3} again={() => void refresh("quote_rental")}>
@@ -107,7 +117,7 @@ export function RentSheet({
           <Button
             kind="main"
             busy={busy}
-            disabled={quote === undefined || name === "" || state.failure !== undefined}
+            disabled={quote?.pricePerHourUsd === undefined || name === "" || state.failure !== undefined}
             onPress={() => quote !== undefined && rent(quote)}
           >
             Rent it
@@ -143,6 +153,9 @@ export function Quoted({ quote }: { quote: Quote }) {
         {quote.balanceUsd === undefined ? "The balance is not known." : `Balance: ${usd(quote.balanceUsd)}.`} Nothing is
         reserved.
       </p>
+      {quote.pricePerHourUsd === undefined && (
+        <p class="banner warn">What it costs is not known, so it cannot be rented here.</p>
+      )}
       {short && <p class="banner warn">The balance does not last so long.</p>}
       {quote.warnings.map((warning) => (
         <p key={warning} class="banner foreign small">

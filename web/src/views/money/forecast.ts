@@ -60,14 +60,8 @@ export function forecast(balanceUsd: number, pods: readonly Pod[], now: number):
     }
   }
   const allEnd = endless === 0 && endsAt === undefined;
-  const horizon = Math.min(
-    now + MOST_MS,
-    Math.max(
-      endsAt ?? 0,
-      removals.at(-1) ?? 0,
-      burnUsd > 0 && balanceUsd > 0 ? now + (balanceUsd / burnUsd) * HOUR_MS : 0,
-    ),
-  );
+  const runsUntil = burnUsd > 0 && balanceUsd > 0 ? now + (balanceUsd / burnUsd) * HOUR_MS : now;
+  const horizon = Math.min(now + MOST_MS, endsAt ?? Math.max(removals.at(-1) ?? now, runsUntil));
   const drawn = upTo(withRemovals, horizon);
   const last = drawn.at(-1);
   // Where nothing burns any more, the line goes on level.

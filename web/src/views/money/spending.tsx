@@ -191,7 +191,15 @@ function columnsOf(most: number): readonly Column<PodCharge>[] {
           <span class="quiet">{pod.removedAt === undefined ? UNKNOWN : "Removed"}</span>
         ),
     },
-    { id: "gpu", title: "GPU", cell: (pod) => <span class="foreign">{shortly(pod.gpu) ?? UNKNOWN}</span> },
+    {
+      id: "gpu",
+      title: "GPU",
+      cell: (pod) => (
+        <bdi class="clip" title={pod.gpu}>
+          {shortly(pod.gpu) ?? UNKNOWN}
+        </bdi>
+      ),
+    },
     {
       id: "began",
       title: "Began",
