@@ -365,7 +365,7 @@ def _prices(gpu_type: str, nodes: Sequence[Executor], past: PastPrices | None) -
     q1, median, q3 = quantiles(prices, n=4, method="inclusive") if len(prices) > 1 else (prices[0],) * 3
     return GpuPrices(
         gpu_type=gpu_type or None,
-        vram_gb=_whole(mode(sizes)) if sizes else None,
+        vram_gb=mode(sizes) if sizes else None,
         free_gpus=sum(min(count, MOST_GPUS_OF_A_NODE) for count in free) if free else None,
         nodes=len(nodes),
         min_usd=min(prices),

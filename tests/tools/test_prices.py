@@ -37,6 +37,7 @@ async def test_prices_of_a_type_are_the_quartiles_of_its_offers(sandbox: Sandbox
         each = sorted(offer["price_per_gpu_hour_usd"] for offer in mine for _ in range(offer["free_gpus"]))
         assert row["nodes"] == len(mine)
         assert row["free_gpus"] == len(each)
+        assert row["vram_gb"] in {offer.get("vram_gb") for offer in mine}
         expected = [each[0], _quantile(each, 0.25), _quantile(each, 0.5), _quantile(each, 0.75), each[-1]]
         names = ("min_usd", "q1_usd", "median_usd", "q3_usd", "max_usd")
         assert [row[name] for name in names] == pytest.approx(expected, abs=1e-4)
