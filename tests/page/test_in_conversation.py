@@ -1,6 +1,6 @@
 """The page in a conversation: in the frame of a host, by the bridge that such hosts use."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,12 +24,14 @@ class Conversation:
         page: The host.
         frame: Our page in it.
         called: What the page has called.
+        change: What somebody on the way makes of the answers of tools.
     """
 
     def __init__(self, client: Client, page: Page, sandbox: Sandbox) -> None:
         self.client = client
         self.page = page
         self.called: list[str] = []
+        self.change: Callable[[Any], Any] = lambda data: data
         self._sandbox = sandbox
 
     @property
@@ -58,7 +60,10 @@ class Conversation:
         else:
             self.called.append(params["name"])
             result = await self.client.call_tool(params["name"], params.get("arguments") or {})
-        return dict(result.model_dump(mode="json", by_alias=True, exclude_none=True))
+        said = dict(result.model_dump(mode="json", by_alias=True, exclude_none=True))
+        if said.get("structuredContent"):
+            said["structuredContent"] = self.change(said["structuredContent"])
+        return said
 
 
 @asynccontextmanager
