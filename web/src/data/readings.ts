@@ -24,6 +24,7 @@ export interface State {
 }
 
 export interface Spec {
+  /** A tool that only reads, or the address of a resource (lium://...). */
   readonly tool: string;
   readonly args?: Json;
   /** How often it is read again; without, once. */
@@ -45,7 +46,7 @@ const ASLEEP_AFTER_MS = { browser: 15 * 60_000, conversation: 3 * 60_000 };
 /** Longer than any tool takes that only reads. */
 const LONGEST_READING_MS = 60_000;
 /** A wrong key or a missing tool does not mend itself within seconds. */
-const LASTING = new Set(["api_key_missing", "api_key_refused", "session_over"]);
+const LASTING = new Set(["not_offered", "api_key_missing", "api_key_refused", "session_over"]);
 
 /** The clock of what is shown: that of the server, which in a sandbox may run fast. Ticks each second. */
 export const now = signal(Date.now());
@@ -212,7 +213,7 @@ function read(entry: Entry): Promise<void> {
   recent.push(Date.now());
   running += 1;
   entry.state.value = { ...entry.state.value, loading: true };
-  entry.inFlight = Promise.race([host.call(tool, args), late()])
+  entry.inFlight = Promise.race([ask(host, tool, args), late()])
     .then((answer) => take(entry, answer))
     .finally(() => {
       running -= 1;
@@ -220,6 +221,12 @@ function read(entry: Entry): Promise<void> {
       turn();
     });
   return entry.inFlight;
+}
+
+async function ask(through: Host, tool: string, args: Json): Promise<Answer> {
+  if (!tool.includes("://")) return through.call(tool, args);
+  const data = await through.read(tool);
+  return data === undefined ? trouble("not_offered", "It cannot be read here.") : { ok: true, data };
 }
 
 function late(): Promise<Answer> {

@@ -9,7 +9,7 @@ export type Answer =
   | { readonly ok: false; readonly code: string; readonly message: string };
 
 /** Why a call did not reach a tool. */
-export type Trouble = "unreachable" | "session_over" | "refused_by_host" | "cancelled" | "no_answer";
+export type Trouble = "unreachable" | "session_over" | "refused_by_host" | "no_answer" | "not_offered";
 
 export interface Host {
   readonly kind: "conversation" | "browser";

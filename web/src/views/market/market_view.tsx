@@ -8,7 +8,6 @@ import { Quoted } from "./rent_sheet";
 export function MarketView() {
   return (
     <div class="view">
-      <h1 class="unseen">Market</h1>
       <AsQuoted />
       <Prices />
       <Offers />

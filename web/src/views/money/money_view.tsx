@@ -9,6 +9,7 @@ import { BALANCE, PODS, podsOf } from "../pods/pod_readings";
 import { aligned, type Forecast, forecast } from "./forecast";
 import { Limits } from "./limits";
 import { chargesOf, dayOf, daySpec, limitsOf } from "./money_readings";
+import { Rents } from "./rents";
 import { Spending } from "./spending";
 
 /** A curve that moved each second would be no easier to read. */
@@ -25,7 +26,6 @@ export function MoneyView() {
   }, [balance.data, pods.data, minute]);
   return (
     <div class="view">
-      <h1 class="unseen">Money</h1>
       <Summary balance={balance} ahead={ahead} />
       <div class="sides">
         <Ahead balance={balance} pods={pods} ahead={ahead} />
@@ -36,6 +36,7 @@ export function MoneyView() {
         </Panel>
       </div>
       <Spending />
+      <Rents />
     </div>
   );
 }

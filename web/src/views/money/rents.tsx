@@ -1,0 +1,135 @@
+// What was rented through this server, as its ledger has it.
+import { useMemo } from "preact/hooks";
+import { now, type Spec, useReading } from "../../data/readings";
+import { flag, type Json, moment, number, records, text } from "../../data/shapes";
+import { clock, fullTime, hours, price, UNKNOWN } from "../../format";
+import { Badge, Panel, type Tone } from "../../ui/parts";
+import { type Column, Table } from "../../ui/table";
+
+const RENTS: Spec = { tool: "lium://rents", everySeconds: 120 };
+
+interface Rent {
+  readonly key: string;
+  readonly name: string | undefined;
+  readonly status: string | undefined;
+  readonly askedAt: number | undefined;
+  readonly closedAt: number | undefined;
+  readonly pricePerHourUsd: number | undefined;
+  readonly hours: number | undefined;
+  readonly byOrder: boolean;
+  readonly outcome: string | undefined;
+}
+
+function rentsOf(data: Json): readonly Rent[] {
+  return records(data.rents).map((given, i) => ({
+    key: `${i} ${text(given.asked_at)}`,
+    name: text(given.name),
+    status: text(given.status),
+    askedAt: moment(given.asked_at),
+    closedAt: moment(given.closed_at),
+    pricePerHourUsd: number(given.price_per_hour_usd),
+    hours: number(given.hours),
+    byOrder: flag(given.by_order) ?? false,
+    outcome: text(given.what_came_of_it),
+  }));
+}
+
+/** Each status of the ledger, in words of who rents. */
+const STATUS: Readonly<Record<string, readonly [Tone, string]>> = {
+  admitted: ["accent", "On its way"],
+  sending: ["accent", "On its way"],
+  unknown: ["warn", "Not settled"],
+  rented: ["good", "Rented"],
+  removing: ["plain", "Being removed"],
+  refused: ["bad", "Refused"],
+  removed: ["plain", "Removed"],
+  absent: ["plain", "Gone"],
+  withdrawn: ["plain", "Not sent"],
+  closed: ["plain", "Closed"],
+};
+
+const COLUMNS: readonly Column<Rent>[] = [
+  {
+    id: "rent",
+    title: "Pod",
+    card: "heading",
+    by: (rent) => rent.name,
+    cell: (rent) => (
+      <div class="two">
+        <bdi class="clip strong" title={rent.name}>
+          {rent.name ?? UNKNOWN}
+        </bdi>
+        {rent.byOrder && <span class="quiet small">by a standing order</span>}
+      </div>
+    ),
+  },
+  {
+    id: "status",
+    title: "State",
+    card: "bare",
+    by: (rent) => rent.status,
+    cell: (rent) => {
+      const [tone, word] = STATUS[rent.status ?? ""] ?? ["plain", rent.status?.slice(0, 24) ?? "Unknown"];
+      return (
+        <Badge tone={tone}>
+          <bdi>{word}</bdi>
+        </Badge>
+      );
+    },
+  },
+  {
+    id: "asked",
+    title: "Asked for",
+    by: (rent) => rent.askedAt,
+    cell: (rent) => (
+      <span class="number" title={fullTime(rent.askedAt)}>
+        {clock(rent.askedAt, now.value)}
+      </span>
+    ),
+  },
+  {
+    id: "ended",
+    title: "Ended",
+    from: "middle",
+    by: (rent) => rent.closedAt,
+    cell: (rent) => (
+      <span class="number" title={fullTime(rent.closedAt)}>
+        {clock(rent.closedAt, now.value)}
+      </span>
+    ),
+  },
+  {
+    id: "for",
+    title: "For",
+    from: "wide",
+    by: (rent) => rent.hours,
+    cell: (rent) => hours(rent.hours),
+  },
+  {
+    id: "quoted",
+    title: "Per hour",
+    end: true,
+    help: "What was quoted for all of its pods together",
+    by: (rent) => rent.pricePerHourUsd,
+    cell: (rent) => price(rent.pricePerHourUsd),
+  },
+  {
+    id: "outcome",
+    title: "What came of it",
+    from: "wide",
+    cell: (rent) => <span class="foreign short small quiet">{rent.outcome ?? UNKNOWN}</span>,
+  },
+];
+
+/** Nothing where it cannot be read: some hosts let a page read no resources. */
+export function Rents() {
+  const { data } = useReading(RENTS);
+  const rents = useMemo(() => (data === undefined ? [] : rentsOf(data)), [data]);
+  if (rents.length === 0) return null;
+  return (
+    <Panel title="Rents" note="through this server, from its ledger" flush>
+      <Table label="rents" rows={rents} columns={COLUMNS} keyOf={(rent) => rent.key} />
+      <p class="foot quiet small foreign">{text(data?.note)}</p>
+    </Panel>
+  );
+}
