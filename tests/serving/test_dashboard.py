@@ -201,6 +201,19 @@ def test_without_a_key_the_page_is_there_and_says_what_to_do(tmp_path: Path) -> 
     assert "lium-mcp login" in result["content"][0]["text"]
 
 
+def test_a_key_that_is_saved_meanwhile_is_taken_up(tmp_path: Path) -> None:
+    with simulating() as lium:
+        lium.begin()
+        with (
+            showing(tmp_path, "dashboard", "--no-browser", LIUM_BASE_URL=lium.base_url) as page,
+            page.caller(**said_by(page.session(), page.url)) as http,
+        ):
+            assert call(http, "list_pods").json()["result"]["isError"]
+            (tmp_path / ".lium").mkdir()
+            (tmp_path / ".lium" / "config.ini").write_text(f"[api]\napi_key = {API_KEY}\n")
+            assert call(http, "list_pods").json()["result"]["structuredContent"]["pods"] == []
+
+
 def test_what_is_set_for_a_server_over_http_counts_for_nothing_here(tmp_path: Path) -> None:
     settings = {
         "LIUM_API_KEY": "sk_sandbox",

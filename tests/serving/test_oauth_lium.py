@@ -14,13 +14,16 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx2
 import pytest
 
+from lium_mcp.page import ADDRESS
 from lium_mcp.sandbox import API_KEY
+from lium_mcp.serving.prepared import CURRENT
 from tests.compat.simulated import Simulated, simulating
 from tests.harness import PUBLIC_KEY
 from tests.http_server import WAYS, Served, Way, calling, initialize, serving
 from tests.oauth_client import KEY, REDIRECT, Browser, HandClient, Kept, agree, at_lium, free_port, logging_in
 from tests.postgres import Postgres
 from tests.processes import run
+from tests.serving.recording import SHOWS_PAGES, request
 
 NEWER_KEY: Final = base64.b64encode(b"\xff" * 32).decode()
 MCP: Final = {"Accept": "application/json, text/event-stream"}
@@ -95,6 +98,17 @@ async def test_a_token_is_never_taken_for_a_key(hosted: Served, blank: str) -> N
     wrong = {"Authorization": f"Bearer {tokens['access_token']}x", "X-API-Key": blank}
     answer = httpx2.post(f"{hosted.url}/mcp", json=initialize(), headers=MCP | wrong, trust_env=False)
     assert answer.status_code == 401
+
+
+async def test_who_logged_in_with_a_client_that_shows_pages_hears_of_ours(hosted: Served) -> None:
+    tokens = await HandClient(hosted.url).log_in()
+    asked = {"MCP-Protocol-Version": CURRENT, "Mcp-Method": "tools/list"}
+    headers = MCP | asked | {"Authorization": f"Bearer {tokens['access_token']}"}
+    for capabilities, hears in (({}, False), (SHOWS_PAGES, True)):
+        body = request("tools/list", 1, CURRENT, capabilities)
+        answer = httpx2.post(f"{hosted.url}/mcp", json=body, headers=headers, timeout=10, trust_env=False)
+        assert answer.status_code == 200
+        assert (ADDRESS in answer.text) == hears
 
 
 async def test_a_login_whose_key_lium_takes_no_more_says_how_to_log_in_anew(hosted: Served, lium: Simulated) -> None:
