@@ -167,3 +167,17 @@ test("the details of a pod read its GPUs, jobs, backups and output", async () =>
   for (const words of ["87%", "40 GB of 80 GB", "sft", "for 1 h 00 min", "3 h ago", "12 GB", "step 1\nstep 2"])
     expect(shown()).toContain(words);
 });
+
+test("a part of a list is not taken for the whole", async () => {
+  await page(
+    fakeHost({
+      list_pods: { ...LIST, total: 230, next_cursor: "100" },
+      list_backups: { backups: [], next_cursor: "100" },
+    }),
+  );
+  expect(shown()).toContain("Only the first 1 of 230 pods are shown.");
+  button("Details of train-a").click();
+  await settle();
+  expect(shown()).toContain("among the newest of the account");
+  expect(shown()).not.toContain("None of this pod. What");
+});

@@ -7,11 +7,13 @@ import { ago, clock, fullTime, gb, span, UNKNOWN, usd } from "../../format";
 import { Badge, Copy, Meter, Read, type Tone } from "../../ui/parts";
 import { PodActions } from "./pod_actions";
 import {
+  areAllBackups,
   backupsOf,
   type Gpu,
   gpusOf,
   jobsOf,
   jobsSpec,
+  lastBackupWords,
   logsSpec,
   newestBackups,
   type Pod,
@@ -24,7 +26,10 @@ export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
   const mine = backupsOf(backups.data).filter((backup) => backup.podId === pod.id);
   return (
     <div class="pod">
-      <PodActions pod={pod} lastBackup={newestBackups(mine).get(pod.id)} />
+      <PodActions
+        pod={pod}
+        lastBackup={lastBackupWords(newestBackups(mine).get(pod.id), areAllBackups(backups.data), now.value)}
+      />
       <Read state={state} label="the pod" again={() => void refresh("get_pod")}>
         {(data) => {
           const full = record(data.pod);
@@ -213,7 +218,14 @@ function Backups({ state, pod }: { state: State; pod: string }) {
     <Read state={state} label="backups" rows={1} again={() => void refresh("list_backups")}>
       {(data) => {
         const backups = backupsOf(data).filter((backup) => backup.podId === pod);
-        if (backups.length === 0) return <p class="quiet">None of this pod. What it holds is lost with it.</p>;
+        if (backups.length === 0)
+          return (
+            <p class="quiet">
+              {areAllBackups(data)
+                ? "None of this pod. What it holds is lost with it."
+                : "None of this pod is among the newest of the account."}
+            </p>
+          );
         return (
           <ul class="rows">
             {backups.slice(0, 6).map((backup) => (

@@ -1,6 +1,7 @@
 // What the Pods view reads, and what it makes of the answers.
 import type { Spec } from "../../data/readings";
 import { flag, type Json, moment, number, record, records, text, texts } from "../../data/shapes";
+import { ago } from "../../format";
 
 export const PODS: Spec = { tool: "list_pods", args: { limit: 100 }, everySeconds: 15 };
 export const BACKUPS: Spec = { tool: "list_backups", args: { limit: 100 } };
@@ -220,4 +221,15 @@ export function warningsOf(data: Json | undefined, pod: Json): readonly string[]
     ...texts(pod.warnings),
     ...[text(pod.note), text(pod.kept_because)].flatMap((x) => x ?? []),
   ];
+}
+
+/** Whether these are all backups of the account: what is not among a part of them may be there all the same. */
+export function areAllBackups(data: Json | undefined): boolean {
+  return data !== undefined && data.next_cursor === undefined && data.incomplete === undefined;
+}
+
+/** When a pod was last backed up, in words. */
+export function lastBackupWords(newest: Backup | undefined, all: boolean, now: number): string {
+  if (newest !== undefined) return ago(newest.at, now);
+  return all ? "none" : "not known";
 }

@@ -9,11 +9,13 @@ import { type Column, Table } from "../../ui/table";
 import { PodActions } from "./pod_actions";
 import { PodDetail } from "./pod_detail";
 import {
+  areAllBackups,
   BACKUPS,
   BALANCE,
   type Backup,
   backupsOf,
   gpusOf,
+  lastBackupWords,
   meanUse,
   newestBackups,
   type Order,
@@ -122,6 +124,8 @@ function Pods({ data }: { data: Json }) {
   const newest = useMemo(() => newestBackups(backupsOf(backups.data)), [backups.data]);
   const running = useMemo(() => runningBackups(backupsOf(backups.data)), [backups.data]);
   useEffect(() => setHurry(running.size > 0), [running]);
+  // A pod that is in no backup of a part of the list may have one all the same.
+  const allBackups = areAllBackups(backups.data);
   const [search, setSearch] = useState("");
   const wanted = search.trim().toLowerCase();
   const shown = useMemo(
@@ -146,8 +150,8 @@ function Pods({ data }: { data: Json }) {
     [pods],
   );
   const columns = useMemo(
-    () => columnsOf(newest, running, backups.data !== undefined, watched),
-    [newest, running, backups.data !== undefined, watched],
+    () => columnsOf(newest, running, allBackups, watched),
+    [newest, running, allBackups, watched],
   );
   const unsettled = records(data.unsettled);
   return (
@@ -198,6 +202,11 @@ function Pods({ data }: { data: Json }) {
             }}
             detail={(pod) => <PodDetail pod={pod} backups={backups} />}
           />
+        )}
+        {data.next_cursor !== undefined && (
+          <p class="foot quiet small">
+            Only the first {count(pods.length)} of {count(number(data.total))} pods are shown.
+          </p>
         )}
       </Panel>
       {orders.length > 0 && <Orders orders={orders} />}
@@ -272,7 +281,9 @@ function columnsOf(
       from: "wide",
       end: true,
       cell: (pod) =>
-        openPod.value === pod.key ? null : <PodActions pod={pod} lastBackup={newest.get(pod.id)} compact />,
+        openPod.value === pod.key ? null : (
+          <PodActions pod={pod} lastBackup={lastBackupWords(newest.get(pod.id), backupsKnown, now.value)} compact />
+        ),
     },
   ];
 }
