@@ -13,7 +13,7 @@ import type { Pod } from "./pod_readings";
 type Form = "extend" | "back up" | "remove";
 const TOUCHES = ["list_pods", "get_pod", "list_backups", "get_balance"];
 
-export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup: string; compact?: boolean }) {
+export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup: () => string; compact?: boolean }) {
   const [form, setForm] = useState<Form>();
   const host = useHost();
   if (policy.value?.readOnly || pod.phase === "ending" || pod.id === "") return null;
@@ -154,10 +154,10 @@ function Extend({ pod, name, run, close }: FormProps) {
   );
 }
 
-function BackUp({ pod, name, lastBackup, run, close }: FormProps & { lastBackup: string }) {
+function BackUp({ pod, name, lastBackup, run, close }: FormProps & { lastBackup: () => string }) {
   return (
     <Sheet title="Back it up now" about={name} close={close}>
-      <p>Lium copies the pod's local volume. Last backup: {lastBackup}.</p>
+      <p>Lium copies the pod's local volume. Last backup: {lastBackup()}.</p>
       <p class="quiet">
         A pod without a backup schedule gets one, which stays. Stored backups bill by their size until their time is
         over.
@@ -183,14 +183,14 @@ function BackUp({ pod, name, lastBackup, run, close }: FormProps & { lastBackup:
   );
 }
 
-function Remove({ pod, name, lastBackup, run, close }: FormProps & { lastBackup: string }) {
+function Remove({ pod, name, lastBackup, run, close }: FormProps & { lastBackup: () => string }) {
   const canBackUp = pod.phase === "running";
   const [first, setFirst] = useState(canBackUp);
   return (
     <Sheet title="Remove it for good" about={name} close={close}>
       <p>
         Its billing ends. Its disk and local volume are lost; attached volumes and finished backups stay. Last backup:{" "}
-        {lastBackup}.
+        {lastBackup()}.
       </p>
       {canBackUp && (
         <label class="check">

@@ -28,7 +28,7 @@ export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
     <div class="pod">
       <PodActions
         pod={pod}
-        lastBackup={lastBackupWords(newestBackups(mine).get(pod.id), areAllBackups(backups.data), now.value)}
+        lastBackup={() => lastBackupWords(newestBackups(mine).get(pod.id), areAllBackups(backups.data), now.value)}
       />
       <Read state={state} label="the pod" again={() => void refresh("get_pod")}>
         {(data) => {

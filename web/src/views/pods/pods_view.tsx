@@ -282,7 +282,11 @@ function columnsOf(
       end: true,
       cell: (pod) =>
         openPod.value === pod.key ? null : (
-          <PodActions pod={pod} lastBackup={lastBackupWords(newest.get(pod.id), backupsKnown, now.value)} compact />
+          <PodActions
+            pod={pod}
+            lastBackup={() => lastBackupWords(newest.get(pod.id), backupsKnown, now.value)}
+            compact
+          />
         ),
     },
   ];
