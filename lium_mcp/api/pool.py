@@ -1,7 +1,11 @@
 """The connection pool, made with the first request since its TLS context is slow. Knows no credential."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from weakref import WeakValueDictionary
 
+import anyio
 import httpx2
 
 from lium_mcp import __version__
@@ -12,6 +16,8 @@ from lium_mcp.secret_forms import Secrets
 
 KEEPALIVE_SECONDS = 60.0
 MAX_CONNECTIONS = 100
+MOST_OF_A_KEY = 25
+"""So many requests of one key may be under way: one for whom Lium is slow leaves connections to the others."""
 
 
 class Pool:
@@ -31,6 +37,25 @@ class Pool:
         self.readings = SharedReadings()
         self._http: httpx2.AsyncClient | None = None
         self._closed = False
+        self._turns: WeakValueDictionary[str, anyio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def turn(self, owner: str, most_seconds: float) -> AsyncIterator[None]:
+        """Be one of the requests of an owner that are under way, until the end of the block.
+
+        Raises:
+            httpx2.PoolTimeout: it was not its turn in that time.
+        """
+        turns = self._turns.setdefault(owner, anyio.Semaphore(MOST_OF_A_KEY, fast_acquire=True))
+        try:
+            with anyio.fail_after(most_seconds):
+                await turns.acquire()
+        except TimeoutError:
+            raise httpx2.PoolTimeout("other requests with this key are under way") from None
+        try:
+            yield
+        finally:
+            turns.release()
 
     def client(self) -> httpx2.AsyncClient:
         """The HTTP client. Raises `InvalidRequest` once the pool is closed."""

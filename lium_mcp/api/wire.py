@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -246,10 +246,11 @@ class Wire:
         async def attempt(seconds: float) -> Answer:
             asked_at, started = self.now(), self._clock.monotonic()
             with told(method, path) as work, self._failures(mutates=mutates), anyio.fail_after(seconds):
-                response, rewritten = await self._send(request, mutates=mutates)
-                # The answer may have corrected the clock: of the two times for that moment, the earlier claims less.
-                asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
-                answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
+                async with self._turn(request):
+                    response, rewritten = await self._send(request, mutates=mutates)
+                    # The answer may have corrected the clock: of two times for that moment, the earlier claims less.
+                    asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
+                    answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
                 work.outcome, work.request_id = str(answer.status), answer.request_id
             if not answer.is_success or (answer.says_refused and not judges_body):
                 raise self._refusal(answer, request)
@@ -296,16 +297,17 @@ class Wire:
             has_ended = False
             deadline = anyio.current_time() + seconds
             with told("GET", path) as work, self._failures(mutates=False):
-                with anyio.fail_after(seconds):
-                    response = await self._open(request)
-                work.outcome = str(response.status_code)
-                # Once the stream is open, what came before the time was over is an answer.
-                with suppress(httpx2.ReadTimeout), anyio.CancelScope(deadline=deadline):
-                    async with aclosing(response):
-                        async for line, size_bytes in sized_lines(response):
-                            if (text := read(line)) is not None:
-                                newest.add(text, size_bytes)
-                        has_ended = True
+                async with self._turn(request):
+                    with anyio.fail_after(seconds):
+                        response = await self._open(request)
+                    work.outcome = str(response.status_code)
+                    # Once the stream is open, what came before the time was over is an answer.
+                    with suppress(httpx2.ReadTimeout), anyio.CancelScope(deadline=deadline):
+                        async with aclosing(response):
+                            async for line, size_bytes in sized_lines(response):
+                                if (text := read(line)) is not None:
+                                    newest.add(text, size_bytes)
+                            has_ended = True
             return newest.tail(has_ended=has_ended)
 
         return await repeating(attempt, Repeat.ALWAYS, self._clock, limit_seconds=self._timeout_seconds)
@@ -347,6 +349,10 @@ class Wire:
         if not needs_key:
             return {}
         raise MissingApiKey("No Lium API key is configured. Nothing was sent.", hint=self._no_key_because)
+
+    def _turn(self, request: httpx2.Request) -> AbstractAsyncContextManager[None]:
+        """Wait for the key's turn, for as long as for a connection."""
+        return self._pool.turn(self._owner, request.extensions["timeout"]["pool"])
 
     async def _send(self, request: httpx2.Request, *, mutates: bool) -> tuple[httpx2.Response, bool]:
         """Send and follow redirects inside the origin; also tell whether one turned the request into a GET."""

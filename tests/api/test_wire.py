@@ -4,6 +4,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import anyio
 import httpx2
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.api.errors import (
     ConnectionFailed,
     InvalidRequest,
+    LiumError,
     MissingApiKey,
     NotFound,
     RateLimited,
@@ -23,7 +25,9 @@ from lium_mcp.api.errors import (
     UnreadableResponse,
     UntrustedRedirect,
 )
+from lium_mcp.api.pool import MOST_OF_A_KEY
 from tests.api.fakes import KEY, NODE_ID, POD_ID, Reply, TurnedClock, client_on, ok, refusal, scripted
+from tests.wires import Forward, Wire, eventually
 
 POD = {"id": POD_ID, "pod_name": "a", "status": "RUNNING"}
 
@@ -351,6 +355,54 @@ async def test_what_is_not_an_id_is_refused_by_name(pod_id: str) -> None:
     async with client_on(scripted()) as client:
         with pytest.raises(InvalidRequest, match="pod_id"):
             await client.pods.remove(pod_id)
+
+
+# Who shares the connections.
+
+
+async def test_one_key_for_which_the_server_is_slow_leaves_connections_to_the_others() -> None:
+    wire, released, waiting = Wire(), anyio.Event(), 0
+
+    async def slow(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal waiting
+        if request.headers["X-API-KEY"] == KEY:
+            waiting += 1
+            await released.wait()
+        return ok([])
+
+    wire.on("GET", "/volumes", slow)
+    async with client_on(wire) as client, anyio.create_task_group() as group:
+        for _ in range(3 * MOST_OF_A_KEY):
+            group.start_soon(client.for_key(KEY).volumes.list)
+        await eventually(lambda: waiting == MOST_OF_A_KEY)
+        assert await client.for_key("sk_another").volumes.list() == []
+        assert waiting == MOST_OF_A_KEY
+        released.set()
+    assert waiting == 3 * MOST_OF_A_KEY
+
+
+async def test_what_was_not_its_turn_in_time_was_not_sent() -> None:
+    wire = Wire()
+
+    async def never(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    wire.on("POST", "/volumes", never)
+    errors: list[LiumError] = []
+    async with client_on(wire, timeout_seconds=1) as client, anyio.create_task_group() as group:
+
+        async def create() -> None:
+            with pytest.raises(LiumError) as refused:
+                await client.volumes.create(name="data", description="")
+            errors.append(refused.value)
+
+        for _ in range(MOST_OF_A_KEY + 1):
+            group.start_soon(create)
+    assert len(wire.requests) == MOST_OF_A_KEY
+    assert isinstance(errors[0], ConnectionFailed), "a quarter of the time is for a connection"
+    assert errors[0].effect == "none"
+    assert {error.effect for error in errors[1:]} == {"unknown"}
 
 
 # Features and time.
