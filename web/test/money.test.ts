@@ -1,36 +1,33 @@
 import { describe, expect, test } from "vitest";
-import { chargesOf, dayOf, daySpec, lastDays, limitsOf, partsOf } from "../src/views/money/money_readings";
-
-const day = (name: string, data?: Record<string, unknown>) => ({
-  day: name,
-  charges: data === undefined ? undefined : chargesOf(data),
-  failed: false,
-});
+import { chargesOf, daysBetween, limitsOf, partsOf } from "../src/views/money/money_readings";
 
 describe("spending", () => {
-  test("days are UTC days, and those long past are read once", () => {
-    const at = Date.UTC(2026, 2, 1, 0, 30);
-    expect(dayOf(at)).toBe("2026-03-01");
-    expect(lastDays(at, 3)).toEqual(["2026-02-27", "2026-02-28", "2026-03-01"]);
-    expect(daySpec("2026-02-27", "2026-03-01").everySeconds).toBeUndefined();
-    expect(daySpec("2026-02-28", "2026-03-01").everySeconds).toBe(1800);
-    expect(daySpec("2026-03-01", "2026-03-01").everySeconds).toBe(300);
+  test("days go from the first to the last, and what are none is not drawn", () => {
+    expect(daysBetween("2026-02-27", "2026-03-01")).toEqual(["2026-02-27", "2026-02-28", "2026-03-01"]);
+    expect(daysBetween("soon", "2026-03-01")).toBeUndefined();
+    expect(daysBetween("2026-03-02", "2026-03-01")).toBeUndefined();
+    expect(daysBetween("0001-01-01", "2026-03-01")).toBeUndefined();
   });
 
-  test("days are cut into the dearest pods, others, and what is of no pod", () => {
-    const parts = partsOf(
-      [
-        day("a", { total_usd: 12, beyond_pods_usd: 1, pods: [pod("x", 6), pod("y", 3), pod("z", 2)] }),
-        day("b"),
-        day("c", { total_usd: 4, pods: [pod("y", 4)] }),
-      ],
-      2,
-    );
-    expect(parts).toEqual([
-      { label: "y", values: [3, undefined, 4] },
-      { label: "Other pods", values: [8, undefined, 0] },
-      { label: "Not of a pod", values: [1, undefined, 0] },
+  const period = { start_day: "2026-03-01", end_day: "2026-03-03" };
+
+  test("days are cut into the dearest pods and others", () => {
+    const charges = chargesOf({
+      ...period,
+      days: [day(1, 11), day(3, 4)],
+      pods: [pod("x", 6, day(1, 6)), pod("y", 7, day(1, 3), day(3, 4)), pod("z", 2, day(1, 2))],
+    });
+    expect(partsOf(charges, 2)).toEqual([
+      { label: "y", values: [3, 0, 4] },
+      { label: "x", values: [6, 0, 0] },
+      { label: "Other pods", values: [2, 0, 0] },
     ]);
+  });
+
+  test("where days are not told, nothing is drawn as zero", () => {
+    expect(partsOf(chargesOf({ ...period, total_usd: 5, pods: [pod("x", 5)] }), 5)).toBeUndefined();
+    expect(partsOf(chargesOf({ days: [day(1, 5)] }), 5)).toBeUndefined();
+    expect(partsOf(chargesOf({ ...period, days: [null, { day: "2026-03-01", total_usd: "x" }] }), 5)).toEqual([]);
   });
 
   test("charges that are no figures are not known", () => {
@@ -40,12 +37,15 @@ describe("spending", () => {
     });
     expect(charges.totalUsd).toBeUndefined();
     expect(charges.pods.map(({ totalUsd }) => totalUsd)).toEqual([undefined, 2.5]);
-    expect(partsOf([day("a", { pods: [{ pod_id: "a", total_usd: null }] })], 6)).toEqual([]);
   });
 });
 
-function pod(name: string, total: number) {
-  return { pod_id: name, name, total_usd: total };
+function day(number: number, total: number) {
+  return { day: `2026-03-0${number}`, total_usd: total };
+}
+
+function pod(name: string, total: number, ...days: unknown[]) {
+  return { pod_id: name, name, total_usd: total, ...(days.length === 0 ? {} : { days }) };
 }
 
 test("limits stand in the order in which people ask for them, also those that nobody knows", () => {

@@ -91,56 +91,33 @@ function entryOf(spec: Spec): Entry {
 
 /** Uses a reading while the component is there. With undefined it reads nothing. */
 export function useReading(spec: Spec | undefined): State {
-  return useReadings(spec === undefined ? [] : [spec])[0] ?? NOTHING;
+  const key = spec === undefined ? "" : keyOf(spec);
+  const every = spec?.everySeconds ?? Number.POSITIVE_INFINITY;
+  useEffect(() => {
+    if (spec === undefined) return undefined;
+    const entry = entryOf(spec);
+    const me = Symbol();
+    entry.lookers.set(me, every);
+    const next = (entry.state.value.at ?? 0) + every * 1000;
+    entry.dueAt = Math.min(entry.dueAt, Number.isFinite(next) ? next : entry.dueAt);
+    turn();
+    return () => entry.lookers.delete(me);
+  }, [key, every]);
+  return spec === undefined ? NOTHING : entryOf(spec).state.value;
 }
 
 const NOTHING: State = { data: undefined, at: undefined, failure: undefined, loading: false };
 
-/** Uses several readings while the component is there: a state for each, in their order. */
-export function useReadings(specs: readonly Spec[]): readonly State[] {
-  const keys = specs.map((spec) => `${keyOf(spec)} ${spec.everySeconds}`).join("\n");
-  useEffect(() => {
-    const leave = specs.map(look);
-    turn();
-    return () => {
-      for (const each of leave) each();
-    };
-  }, [keys]);
-  return specs.map((spec) => entryOf(spec).state.value);
-}
-
-/** Notes that somebody looks; what is returned notes that they do not any more. */
-function look(spec: Spec): () => void {
-  const entry = entryOf(spec);
-  const me = Symbol();
-  const every = spec.everySeconds ?? Number.POSITIVE_INFINITY;
-  entry.lookers.set(me, every);
-  const next = (entry.state.value.at ?? 0) + every * 1000;
-  if (Number.isFinite(next)) entry.dueAt = Math.min(entry.dueAt, next);
-  return () => entry.lookers.delete(me);
-}
-
-/** Reads what is looked at of these tools again now, or all that is looked at but for what is read once and is there. */
+/** Reads what is looked at of these tools again now, or all that is looked at. */
 export function refresh(...tools: readonly string[]): Promise<void> {
   touched();
   const wanted = [...entries.values()].filter(
-    (entry) =>
-      entry.lookers.size > 0 &&
-      (tools.length === 0
-        ? Number.isFinite(everyOf(entry)) || entry.state.value.data === undefined
-        : tools.includes(entry.spec.tool)),
+    ({ spec, lookers }) => lookers.size > 0 && (tools.length === 0 || tools.includes(spec.tool)),
   );
   // What nobody looks at now is read when it is looked at next.
   for (const entry of entries.values())
     if (entry.lookers.size === 0 && (tools.length === 0 || tools.includes(entry.spec.tool))) entry.dueAt = 0;
   return Promise.all(wanted.map((entry) => read(entry))).then(() => undefined);
-}
-
-/** Reads once, through the same store. */
-export async function readOnce(spec: Spec): Promise<State> {
-  const entry = entryOf(spec);
-  await read(entry);
-  return entry.state.value;
 }
 
 /** Puts an answer that came by another way, such as the one that the page was opened with. */

@@ -5,8 +5,8 @@ import { useWidth } from "./width";
 
 export interface BarPart {
   readonly label: string;
-  /** One for each bar; undefined where nothing is known of it. */
-  readonly values: readonly (number | undefined)[];
+  /** One for each bar. */
+  readonly values: readonly number[];
 }
 
 interface BarsProps {
@@ -16,8 +16,6 @@ interface BarsProps {
   readonly bars: readonly { readonly short: string; readonly full: string }[];
   readonly parts: readonly BarPart[];
   readonly value: (y: number) => string;
-  /** What stands for a bar of which nothing is known. */
-  readonly unknown: string;
   readonly height?: number;
 }
 
@@ -25,15 +23,12 @@ const ROOM = { top: 8, right: 4, bottom: 22, left: 52 };
 const WIDEST = 44;
 const LABEL_WIDTH = 46;
 
-export function Bars({ label, bars, parts, value, unknown, height = 200 }: BarsProps) {
+export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box);
   const [cursor, setCursor] = useState<number>();
-  const sums = bars.map((_, i) => {
-    const known = parts.flatMap((part) => part.values[i] ?? []);
-    return known.length === 0 ? undefined : known.reduce((sum, each) => sum + each, 0);
-  });
-  const most = Math.max(...sums.map((sum) => sum ?? 0), 0.01);
+  const sums = bars.map((_, i) => parts.reduce((sum, part) => sum + (part.values[i] ?? 0), 0));
+  const most = Math.max(...sums, 0.01);
   const y = scaleLinear([0, most * 1.05], [height - ROOM.bottom, ROOM.top]);
   const step = Math.max(1, (width - ROOM.left - ROOM.right) / Math.max(1, bars.length));
   const thick = Math.min(WIDEST, step * 0.7);
@@ -50,20 +45,17 @@ export function Bars({ label, bars, parts, value, unknown, height = 200 }: BarsP
     setCursor(Math.min(bars.length - 1, Math.max(0, shown + by)));
   };
   const said = (i: number): string => {
-    const sum = sums[i];
-    if (sum === undefined) return `${bars[i]?.full}: ${unknown}`;
     const of = parts.flatMap((part) =>
       (part.values[i] ?? 0) > 0 ? `${part.label} ${value(part.values[i] ?? 0)}` : [],
     );
-    return `${bars[i]?.full}: ${value(sum)}${of.length === 0 ? "" : `, of which ${of.join(", ")}`}`;
+    return `${bars[i]?.full}: ${value(sums[i] ?? 0)}${of.length === 0 ? "" : `, of which ${of.join(", ")}`}`;
   };
   return (
     <figure class="chart">
       <p class="readout" role="status">
         {cursor !== undefined && (
           <span>
-            <span class="quiet">{bars[cursor]?.full}</span>{" "}
-            <strong>{sums[cursor] === undefined ? unknown : value(sums[cursor])}</strong>
+            <span class="quiet">{bars[cursor]?.full}</span> <strong>{value(sums[cursor] ?? 0)}</strong>
           </span>
         )}
         {parts.map((part, i) =>
@@ -106,11 +98,6 @@ export function Bars({ label, bars, parts, value, unknown, height = 200 }: BarsP
               let below = 0;
               return (
                 <g key={bar.full} class={`bar${cursor === undefined || cursor === i ? "" : " faint"}`}>
-                  {sums[i] === undefined && (
-                    <text x={left + thick / 2} y={height - ROOM.bottom - 6} text-anchor="middle">
-                      ?
-                    </text>
-                  )}
                   {parts.map((part, j) => {
                     const amount = part.values[i] ?? 0;
                     if (!(amount > 0)) return null;
@@ -158,9 +145,9 @@ export function Bars({ label, bars, parts, value, unknown, height = 200 }: BarsP
               {bars.map((bar, i) => (
                 <tr key={bar.full}>
                   <th scope="row">{bar.full}</th>
-                  <td>{sums[i] === undefined ? unknown : value(sums[i])}</td>
+                  <td>{value(sums[i] ?? 0)}</td>
                   {parts.map((part) => (
-                    <td key={part.label}>{part.values[i] === undefined ? "–" : value(part.values[i])}</td>
+                    <td key={part.label}>{value(part.values[i] ?? 0)}</td>
                   ))}
                 </tr>
               ))}

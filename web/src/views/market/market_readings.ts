@@ -117,39 +117,41 @@ const COUNTS = /^(\d{1,4})(?:-(\d{1,4}))?$/;
 
 export function offersOf(data: Json | undefined): readonly Offer[] {
   const seen = new Set<string>();
-  return records(data?.offers).flatMap((given) => {
-    const id = text(given.executor_id);
-    // What cannot be named cannot be rented; what moved from one page to the next while it was read is there once.
-    if (id === undefined || seen.has(id)) return [];
-    seen.add(id);
-    const announced = text(given.maintenance);
-    return [
-      {
-        id,
-        gpuType: text(given.gpu_type),
-        freeGpus: number(given.free_gpus),
-        totalGpus: number(given.total_gpus),
-        rentable: COUNTS.test(text(given.rentable_gpus) ?? "") ? text(given.rentable_gpus) : undefined,
-        pricePerHourUsd: positive(given.price_per_hour_usd),
-        pricePerGpuUsd: positive(given.price_per_gpu_hour_usd),
-        vramGb: positive(given.vram_gb),
-        ramGb: positive(given.node_ram_gb),
-        diskGb: positive(given.node_disk_gb),
-        country: text(given.country),
-        tier: text(given.tier),
-        cuda: positive(given.cuda),
-        downloadMbps: positive(given.download_mbps),
-        nvlink: flag(given.nvlink),
-        dockerInDocker: flag(given.docker_in_docker),
-        reliability: number(given.reliability),
-        flaws: [
-          ...(flag(given.often_fails_to_start) ? ["Pods often fail to start on it"] : []),
-          ...(flag(given.power_capped) ? ["Its GPUs run under a power cap"] : []),
-          ...(announced === undefined ? [] : [`Maintenance: ${announced}`]),
-        ],
-      },
-    ];
-  });
+  return records(data?.offers)
+    .slice(0, OFFERS_A_PAGE)
+    .flatMap((given) => {
+      const id = text(given.executor_id);
+      // What cannot be named cannot be rented; what moved from one page to the next while it was read is there once.
+      if (id === undefined || seen.has(id)) return [];
+      seen.add(id);
+      const announced = text(given.maintenance);
+      return [
+        {
+          id,
+          gpuType: text(given.gpu_type),
+          freeGpus: countOf(given.free_gpus),
+          totalGpus: countOf(given.total_gpus),
+          rentable: COUNTS.test(text(given.rentable_gpus) ?? "") ? text(given.rentable_gpus) : undefined,
+          pricePerHourUsd: positive(given.price_per_hour_usd),
+          pricePerGpuUsd: positive(given.price_per_gpu_hour_usd),
+          vramGb: positive(given.vram_gb),
+          ramGb: positive(given.node_ram_gb),
+          diskGb: positive(given.node_disk_gb),
+          country: text(given.country),
+          tier: text(given.tier),
+          cuda: positive(given.cuda),
+          downloadMbps: positive(given.download_mbps),
+          nvlink: flag(given.nvlink),
+          dockerInDocker: flag(given.docker_in_docker),
+          reliability: number(given.reliability),
+          flaws: [
+            ...(flag(given.often_fails_to_start) ? ["Pods often fail to start on it"] : []),
+            ...(flag(given.power_capped) ? ["Its GPUs run under a power cap"] : []),
+            ...(announced === undefined ? [] : [`Maintenance: ${announced}`]),
+          ],
+        },
+      ];
+    });
 }
 
 /** The counts that a node rents, as far as it says: of "1-4", one to four. */
@@ -169,6 +171,8 @@ export interface Lowest {
 }
 
 export interface GpuType {
+  /** Its name, or its place where it has none. */
+  readonly key: string;
   readonly name: string | undefined;
   readonly vramGb: number | undefined;
   readonly freeGpus: number | undefined;
@@ -184,13 +188,14 @@ export interface GpuType {
 }
 
 export function typesOf(data: Json | undefined): readonly GpuType[] {
-  return records(data?.gpu_types).map((given) => {
+  return records(data?.gpu_types).map((given, i) => {
     const past = record(given.past);
     return {
+      key: text(given.gpu_type) ?? `type ${i}`,
       name: text(given.gpu_type),
       vramGb: positive(given.vram_gb),
-      freeGpus: number(given.free_gpus),
-      nodes: number(given.nodes),
+      freeGpus: countOf(given.free_gpus),
+      nodes: countOf(given.nodes),
       minUsd: positive(given.min_usd),
       q1Usd: positive(given.q1_usd),
       medianUsd: positive(given.median_usd),
@@ -286,4 +291,10 @@ export function quoteOf(data: Json): Quote {
 function positive(value: unknown): number | undefined {
   const read = number(value);
   return read !== undefined && read > 0 ? read : undefined;
+}
+
+/** None can be counted, but not fewer. */
+function countOf(value: unknown): number | undefined {
+  const read = number(value);
+  return read !== undefined && read >= 0 ? read : undefined;
 }

@@ -1,6 +1,6 @@
 // Offers: what is for rent now, filtered, sorted and paged by the server, so that the page stays as quick with thousands.
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { keyOf, readOnce, refresh, useReading } from "../../data/readings";
+import { useMemo, useRef, useState } from "preact/hooks";
+import { refresh, useReading } from "../../data/readings";
 import { policy } from "../../data/server";
 import { type Json, number, text } from "../../data/shapes";
 import { count, gb, plural, price, UNKNOWN } from "../../format";
@@ -31,11 +31,7 @@ const NARROW_PX = 540;
 export function Offers() {
   const wishes = wanted.value;
   const pages = usePages(JSON.stringify(wishes));
-  const spec = offersSpec(wishes, pages.cursor);
-  const state = useReading(spec);
-  const key = keyOf(spec);
-  // Somebody asked for it: it does not wait for its turn.
-  useEffect(() => void (state.data === undefined && readOnce(spec)), [key]);
+  const state = useReading(offersSpec(wishes, pages.cursor));
   // What was there stands until the next is.
   const before = useRef<Json>(undefined);
   if (state.data !== undefined) before.current = state.data;

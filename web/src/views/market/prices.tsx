@@ -41,9 +41,9 @@ export function Prices() {
   const state = useReading(PRICES);
   const past = useReading(historySpec(days));
   const histories = useMemo(() => historiesOf(past.data), [past.data]);
-  const missing = [...texts(past.data?.warnings), ...(past.failure === undefined ? [] : [past.failure.message])];
+  const missing = state.data === undefined ? [] : [...texts(past.data?.warnings), past.failure?.message ?? []].flat();
   return (
-    <div class="sides">
+    <div class={state.data === undefined ? "view" : "sides"}>
       <Panel
         title="Prices"
         flush
@@ -59,11 +59,11 @@ export function Prices() {
           {(data) => <Types data={data} histories={histories} past={past.data !== undefined} days={days} />}
         </Read>
       </Panel>
-      <Panel title="Price against memory" note="of one GPU; both grow in steps">
-        <Read state={state} label="prices" rows={6}>
-          {(data) => <AgainstMemory data={data} />}
-        </Read>
-      </Panel>
+      {state.data !== undefined && (
+        <Panel title="Price against memory" note="of one GPU, logarithmic">
+          <AgainstMemory data={state.data} />
+        </Panel>
+      )}
     </div>
   );
 }
@@ -138,7 +138,7 @@ function Types(props: { data: Json; histories: ReadonlyMap<string, History>; pas
         label="prices"
         rows={shown}
         columns={columns}
-        keyOf={(type) => type.name ?? ""}
+        keyOf={(type) => type.key}
         nameOf={(type) => type.name ?? "GPUs without a name"}
         open={open}
         onOpen={setOpen}
@@ -223,7 +223,7 @@ function columnsOf(
       cell: (type) => {
         const lowest = histories.get(type.name ?? "")?.lowest;
         return lowest === undefined ? (
-          <span class="quiet">{past ? "Not seen" : UNKNOWN}</span>
+          <span class="quiet">{past ? "None kept" : UNKNOWN}</span>
         ) : (
           <Spark points={lowest} label={inWords(lowest, days)} width={110} />
         );
@@ -297,7 +297,10 @@ function Detail({ type, history, days }: { type: GpuType; history: History | und
           value={type.seenSince === undefined ? UNKNOWN : clock(type.seenSince, now.value)}
           title={fullTime(type.seenSince)}
         />
-        <Fact name="Free" value={`${count(type.freeGpus)} GPUs on ${plural(type.nodes ?? 0, "node")}`} />
+        <Fact
+          name="Free"
+          value={`${count(type.freeGpus)} GPUs${type.nodes === undefined ? "" : ` on ${plural(type.nodes, "node")}`}`}
+        />
       </dl>
       {type.name !== undefined && (
         <Button icon="search" onPress={() => showOffers(type.name ?? "")}>

@@ -1,7 +1,7 @@
 // One offer: what it would cost for so many GPUs and hours, and the button that asks the server to rent it.
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 import { act, underWay } from "../../data/actions";
-import { keyOf, now, readOnce, refresh, type Spec, useReading } from "../../data/readings";
+import { now, refresh, type Spec, useReading } from "../../data/readings";
 import { policy } from "../../data/server";
 import { number, record, text } from "../../data/shapes";
 import { count, hours as hoursInWords, price, usd } from "../../format";
@@ -39,7 +39,6 @@ export function RentSheet({
     args: { executor_id: offer.id, hours, ...(gpus === undefined ? {} : { gpu_count: gpus }) },
   };
   const state = useReading(spec);
-  useEffect(() => void (state.data === undefined && readOnce(spec)), [keyOf(spec)]);
   const host = useHost();
   const readOnly = policy.value?.readOnly === true;
   const busy = underWay.value.has(`rent_pod ${offer.id}`);
@@ -63,7 +62,7 @@ export function RentSheet({
         tool: "rent_pod",
         args: asks,
         did: `rented pod ${name} (${count(quoted.gpuCount)}x ${quoted.gpuType ?? "GPU"} on node ${offer.id}, for ${hours} hours)`,
-        touches: ["list_pods", "get_balance", "list_gpus", "get_gpu_prices"],
+        touches: ["list_pods", "get_balance", "list_gpus", "get_gpu_prices", "lium://rents"],
         done: (data) => said(data, name),
       },
       offer.id,

@@ -1,15 +1,16 @@
 // The limits of this server: what is allowed, used and left.
-import { policy } from "../../data/server";
 import { flag, type Json, text } from "../../data/shapes";
 import { count, hours, usd } from "../../format";
 import { Meter } from "../../ui/parts";
 import { type Limit, limitsOf } from "./money_readings";
 
 const NEARLY = 0.85;
+/** What the note says of a figure that the page does not show. */
+const ABOUT_RUNWAY = /runs_out_at assumes[^.]*\./;
 
 export function Limits({ data }: { data: Json }) {
   const limits = limitsOf(data);
-  const policyNote = text(policy.value?.all.unread_because);
+  const note = text(data.note)?.replace(ABOUT_RUNWAY, "").trim();
   return (
     <>
       {flag(data.limits_refuse) === false && (
@@ -27,7 +28,7 @@ export function Limits({ data }: { data: Json }) {
           ))}
         </ul>
       )}
-      {policyNote !== undefined && <p class="small quiet foreign">{policyNote}</p>}
+      {limits.length > 0 && note !== undefined && note !== "" && <p class="said small quiet foreign">{note}</p>}
     </>
   );
 }

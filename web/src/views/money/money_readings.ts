@@ -3,33 +3,38 @@ import type { Spec } from "../../data/readings";
 import { flag, type Json, moment, number, records, text } from "../../data/shapes";
 
 const DAY_MS = 86_400_000;
+const MOST_DAYS = 366;
 /** Rows that an answer has at most. */
 export const PODS_A_PAGE = 50;
 
-/** Charges of the last days by pod, the dearest first. */
+/** Charges of the last days by pod, the dearest first, and what each day cost. */
 export function spendingSpec(days: number, cursor: string): Spec {
   return {
     tool: "get_spending",
-    args: { days, limit: PODS_A_PAGE, ...(cursor === "" ? {} : { cursor }) },
-    everySeconds: 300,
+    args: { days, by_day: true, limit: PODS_A_PAGE, ...(cursor === "" ? {} : { cursor }) },
+    everySeconds: 120,
   };
 }
 
-/** The UTC day of a moment, so many days before: 2026-11-29. */
-export function dayOf(at: number, before = 0): string {
-  return new Date(at - before * DAY_MS).toISOString().slice(0, 10);
+/** UTC days from the first to the last: 2026-11-29. Undefined where these are no days, or too many to draw. */
+export function daysBetween(first: string | undefined, last: string | undefined): readonly string[] | undefined {
+  const [from, to] = [Date.parse(`${first}T00:00:00Z`), Date.parse(`${last}T00:00:00Z`)];
+  const count = (to - from) / DAY_MS + 1;
+  if (!Number.isInteger(count) || count < 1 || count > MOST_DAYS) return undefined;
+  return Array.from({ length: count }, (_, i) => new Date(from + i * DAY_MS).toISOString().slice(0, 10));
 }
 
-/** The last UTC days, the oldest first. */
-export function lastDays(at: number, count: number): readonly string[] {
-  return Array.from({ length: count }, (_, i) => dayOf(at, count - 1 - i));
-}
+/** What each day cost; undefined where none of it is told. */
+export type ByDay = ReadonlyMap<string, number> | undefined;
 
-/** Charges of one day. Lium lists them some minutes late, so yesterday's may still come; days before are read once. */
-export function daySpec(day: string, today: string): Spec {
-  const args = { start_day: day, end_day: day, limit: 100 };
-  const age = (Date.parse(today) - Date.parse(day)) / DAY_MS;
-  return age > 1 ? { tool: "get_spending", args } : { tool: "get_spending", args, everySeconds: age > 0 ? 1800 : 300 };
+function byDayOf(value: unknown): ByDay {
+  if (!Array.isArray(value)) return undefined;
+  return new Map(
+    records(value).flatMap((given) => {
+      const [day, usd] = [text(given.day), number(given.total_usd)];
+      return day === undefined || usd === undefined ? [] : [[day, usd] as const];
+    }),
+  );
 }
 
 export interface PodCharge {
@@ -41,6 +46,7 @@ export interface PodCharge {
   readonly running: boolean;
   readonly createdAt: number | undefined;
   readonly removedAt: number | undefined;
+  readonly days: ByDay;
 }
 
 export interface Charges {
@@ -53,71 +59,61 @@ export interface Charges {
   readonly incomplete: string | undefined;
   readonly note: string | undefined;
   readonly nextCursor: string | undefined;
+  readonly days: ByDay;
+  /** The days of the period. */
+  readonly period: readonly string[] | undefined;
 }
 
 export function chargesOf(data: Json | undefined): Charges {
   return {
-    pods: records(data?.pods).map((given, i) => ({
-      id: text(given.pod_id) ?? `row ${i}`,
-      name: text(given.name),
-      gpu: text(given.gpu),
-      totalUsd: number(given.total_usd),
-      hours: number(given.billed_hours),
-      running: flag(given.running) ?? false,
-      createdAt: moment(given.created_at),
-      removedAt: moment(given.removed_at),
-    })),
+    pods: records(data?.pods)
+      .slice(0, PODS_A_PAGE)
+      .map((given, i) => ({
+        id: text(given.pod_id) ?? `row ${i}`,
+        name: text(given.name),
+        gpu: text(given.gpu),
+        totalUsd: number(given.total_usd),
+        hours: number(given.billed_hours),
+        running: flag(given.running) ?? false,
+        createdAt: moment(given.created_at),
+        removedAt: moment(given.removed_at),
+        days: byDayOf(given.days),
+      })),
     totalUsd: number(data?.total_usd),
     beyondUsd: number(data?.beyond_pods_usd),
     podCount: number(data?.total),
     incomplete: text(data?.incomplete),
     note: text(data?.note),
     nextCursor: text(data?.next_cursor),
+    days: byDayOf(data?.days),
+    period: daysBetween(text(data?.start_day), text(data?.end_day)),
   };
-}
-
-export interface DayOfSpending {
-  readonly day: string;
-  /** Undefined where it was not read, or Lium states no total. */
-  readonly charges: Charges | undefined;
-  readonly failed: boolean;
 }
 
 export interface Part {
   readonly label: string;
-  /** One for each day; undefined where nothing is known of that day. */
-  readonly values: readonly (number | undefined)[];
+  /** One for each day. */
+  readonly values: readonly number[];
 }
 
 const OTHERS = "Other pods";
-const BEYOND = "Not of a pod";
+/** Less is what rounding leaves. */
+const LEAST_USD = 0.001;
 
-/** Days cut into the pods that cost most over all of them, and the rest. */
-export function partsOf(days: readonly DayOfSpending[], most: number): readonly Part[] {
-  const sums = new Map<string, number>();
-  const names = new Map<string, string>();
-  for (const { charges } of days)
-    for (const pod of charges?.pods ?? []) {
-      sums.set(pod.id, (sums.get(pod.id) ?? 0) + Math.max(0, pod.totalUsd ?? 0));
-      names.set(pod.id, pod.name ?? pod.id);
-    }
-  const dearest = [...sums].filter(([, sum]) => sum > 0).sort(([, a], [, b]) => b - a);
-  const own = dearest.slice(0, dearest.length > most ? most - 1 : most).map(([id]) => id);
-  const parts: Part[] = own.map((id) => ({
-    label: names.get(id) ?? id,
-    values: days.map(({ charges }) => charges && (charges.pods.find((pod) => pod.id === id)?.totalUsd ?? 0)),
+/** What each day of the period cost, cut into the pods that cost most, and the rest; undefined where days are not told. */
+export function partsOf({ days, period, pods }: Charges, most: number): readonly Part[] | undefined {
+  if (days === undefined || period === undefined) return undefined;
+  const charged = pods.filter((pod) => (pod.totalUsd ?? 0) > 0 && pod.days !== undefined);
+  const own = [...charged].sort((a, b) => (b.totalUsd ?? 0) - (a.totalUsd ?? 0)).slice(0, most);
+  const parts: Part[] = own.map((pod) => ({
+    label: pod.name ?? pod.id,
+    values: period.map((day) => Math.max(0, pod.days?.get(day) ?? 0)),
   }));
-  const rest = days.map(({ charges }) => {
-    if (charges === undefined) return undefined;
-    const shown = charges.pods.filter((pod) => own.includes(pod.id)).reduce((sum, pod) => sum + (pod.totalUsd ?? 0), 0);
-    const listed = charges.pods.reduce((sum, pod) => sum + (pod.totalUsd ?? 0), 0);
-    const ofPods = charges.totalUsd === undefined ? listed : charges.totalUsd - (charges.beyondUsd ?? 0);
-    return Math.max(0, ofPods - shown);
+  const rest = period.map((day, i) => {
+    const usd = parts.reduce((left, part) => left - (part.values[i] ?? 0), days.get(day) ?? 0);
+    return usd < LEAST_USD ? 0 : usd;
   });
-  const beyond = days.map(({ charges }) => charges && Math.max(0, charges.beyondUsd ?? 0));
-  if (rest.some((value) => (value ?? 0) >= 0.005)) parts.push({ label: OTHERS, values: rest });
-  if (beyond.some((value) => (value ?? 0) > 0)) parts.push({ label: BEYOND, values: beyond });
-  return parts;
+  return rest.some((usd) => usd > 0) ? [...parts, { label: OTHERS, values: rest }] : parts;
 }
 
 export interface Limit {

@@ -1,19 +1,22 @@
 // The Money view: what is left and how long it lasts, what was spent, and the limits.
 import { useMemo } from "preact/hooks";
 import { now, refresh, type State, useReading } from "../../data/readings";
-import { type Json, number, text, texts } from "../../data/shapes";
+import { type Json, number, texts } from "../../data/shapes";
 import { clock, fullTime, hours, plural, price, span, UNKNOWN, usd } from "../../format";
 import { type Series, TimeChart } from "../../ui/chart";
-import { Figure, Figures, Panel, Read } from "../../ui/parts";
+import { Figure, Figures, Panel, Read, Trouble } from "../../ui/parts";
 import { BALANCE, PODS, podsOf } from "../pods/pod_readings";
 import { aligned, type Forecast, forecast } from "./forecast";
 import { Limits } from "./limits";
-import { chargesOf, dayOf, daySpec, limitsOf } from "./money_readings";
+import { chargesOf, limitsOf, spendingSpec } from "./money_readings";
 import { Rents } from "./rents";
-import { Spending } from "./spending";
+import { FIRST_DAYS, Spending } from "./spending";
 
 /** A curve that moved each second would be no easier to read. */
 const DRAWN_EVERY_MS = 60_000;
+
+/** Nothing of the account can be read then, and once is enough to say so. */
+const WITHOUT_KEY = new Set(["api_key_missing", "api_key_refused"]);
 
 export function MoneyView() {
   const balance = useReading(BALANCE);
@@ -24,6 +27,13 @@ export function MoneyView() {
     if (left === undefined || pods.data === undefined) return undefined;
     return forecast(left, podsOf(pods.data), minute);
   }, [balance.data, pods.data, minute]);
+  const failure = balance.data === undefined ? balance.failure : undefined;
+  if (failure !== undefined && WITHOUT_KEY.has(failure.code))
+    return (
+      <div class="view">
+        <Trouble failure={failure} again={() => void refresh("get_balance")} />
+      </div>
+    );
   return (
     <div class="view">
       <Summary balance={balance} ahead={ahead} />
@@ -42,9 +52,12 @@ export function MoneyView() {
 }
 
 function Summary({ balance, ahead }: { balance: State; ahead: Forecast | undefined }) {
-  const today = dayOf(now.value);
-  const spent = useReading(daySpec(today, today));
+  const spent = useReading(spendingSpec(FIRST_DAYS, ""));
   const charges = spent.data === undefined ? undefined : chargesOf(spent.data);
+  const days = charges?.period;
+  // A day without a row cost nothing, as far as Lium lists it yet.
+  const today =
+    charges?.days === undefined || days === undefined ? undefined : (charges.days.get(days.at(-1) ?? "") ?? 0);
   const data = balance.data;
   const burn = number(data?.burn_per_hour_usd);
   const unpriced = (number(data?.unpriced_pods) ?? 0) + (number(data?.unknown_billing_pods) ?? 0);
@@ -68,14 +81,8 @@ function Summary({ balance, ahead }: { balance: State; ahead: Forecast | undefin
       <Figure label={end.label} value={end.value} note={end.note} tone={end.soon ? "warn" : "plain"} />
       <Figure
         label="Spent today"
-        value={usd(charges?.totalUsd)}
-        note={
-          charges?.totalUsd === undefined
-            ? charges === undefined
-              ? ""
-              : "Lium states no total"
-            : "UTC, some minutes late"
-        }
+        value={usd(today)}
+        note={charges === undefined ? "" : today === undefined ? "not told" : "UTC, some minutes late"}
       />
       {budget !== undefined && (
         <Figure
@@ -207,9 +214,6 @@ function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Foreca
   return (
     <ul class="said small quiet" title={fullTime(ahead.endsAt)}>
       {said.map((each) => each !== undefined && <li key={each}>{each}</li>)}
-      {text(data.note) !== undefined && !text(data.note)?.startsWith("runs_out_at") && (
-        <li class="foreign">{text(data.note)}</li>
-      )}
     </ul>
   );
 }

@@ -1,37 +1,28 @@
 // What was spent: by day, cut into pods, and by pod.
 import { useMemo, useState } from "preact/hooks";
-import { now, refresh, useReading, useReadings } from "../../data/readings";
-import { text } from "../../data/shapes";
+import { now, refresh, useReading } from "../../data/readings";
+import { type Json, text } from "../../data/shapes";
 import { clock, fullTime, hours, plural, UNKNOWN, usd } from "../../format";
 import { Bars } from "../../ui/bars";
 import { Chips } from "../../ui/field";
 import { Pager, usePages } from "../../ui/pager";
 import { Badge, Empty, Meter, Panel, Read } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
-import {
-  type Charges,
-  chargesOf,
-  type DayOfSpending,
-  dayOf,
-  daySpec,
-  lastDays,
-  PODS_A_PAGE,
-  type PodCharge,
-  partsOf,
-  spendingSpec,
-} from "./money_readings";
+import { type Charges, chargesOf, PODS_A_PAGE, type PodCharge, partsOf, spendingSpec } from "./money_readings";
 
+export const FIRST_DAYS = 7;
 const PERIODS = [
-  [7, "7 days"],
+  [FIRST_DAYS, "7 days"],
   [14, "14 days"],
   [30, "30 days"],
 ] as const;
 /** So many parts of a bar can be told apart by their colours. */
-const MOST_PARTS = 6;
+const MOST_PARTS = 5;
 
 export function Spending() {
-  const [days, setDays] = useState<number>(7);
+  const [days, setDays] = useState<number>(FIRST_DAYS);
   const pages = usePages(String(days));
+  const first = useReading(spendingSpec(days, ""));
   const state = useReading(spendingSpec(days, pages.cursor));
   const charges = useMemo(() => (state.data === undefined ? undefined : chargesOf(state.data)), [state.data]);
   return (
@@ -41,7 +32,9 @@ export function Spending() {
         note={charges?.totalUsd === undefined ? undefined : `${usd(charges.totalUsd)} in ${days} days (UTC)`}
         side={<Chips label="Spending of" value={days} onValue={setDays} choices={PERIODS} />}
       >
-        <ByDay count={days} />
+        <Read state={first} label="spending by day" rows={5} again={() => void refresh("get_spending")}>
+          {(data) => <ByDay data={data} />}
+        </Read>
       </Panel>
       <Panel title="Spent by pod" flush note={`in ${days} days, the dearest first`}>
         <Read state={state} label="spending" rows={4} again={() => void refresh("get_spending")}>
@@ -62,61 +55,26 @@ export function Spending() {
   );
 }
 
-function ByDay({ count }: { count: number }) {
-  const today = dayOf(now.value);
-  const names = useMemo(() => lastDays(Date.parse(today), count), [today, count]);
-  const states = useReadings(useMemo(() => names.map((day) => daySpec(day, today)), [names, today]));
-  const read = states.map(({ data }) => data);
-  const days = useMemo(
-    (): readonly DayOfSpending[] =>
-      names.map((day, i) => ({
-        day,
-        charges: read[i] === undefined ? undefined : chargesOf(read[i]),
-        failed: states[i]?.failure !== undefined,
-      })),
-    [names, ...read],
+function ByDay({ data }: { data: Json }) {
+  const charges = useMemo(() => chargesOf(data), [data]);
+  const parts = useMemo(() => partsOf(charges, MOST_PARTS), [charges]);
+  const bars = useMemo(
+    () => (charges.period ?? []).map((day) => ({ short: dayInWords(day, false), full: dayInWords(day, true) })),
+    [charges],
   );
-  const parts = useMemo(() => partsOf(days, MOST_PARTS), [days]);
-  const failure = states.find((state) => state.data === undefined && state.failure !== undefined);
-  const known = days.filter(({ charges }) => charges !== undefined).length;
-  const incomplete = [...new Set(days.flatMap(({ charges }) => charges?.incomplete ?? []))];
-  if (known === 0)
-    return (
-      <Read
-        state={failure ?? { data: undefined, at: undefined, failure: undefined, loading: true }}
-        label="spending by day"
-        rows={5}
-        again={() => void refresh("get_spending")}
-      >
-        {() => null}
-      </Read>
-    );
+  if (parts === undefined) return <p class="quiet">What each day cost is not told.</p>;
   return (
     <>
-      {parts.length === 0 && known === days.length ? (
-        <p class="quiet">Nothing was charged in these days.</p>
+      {parts.length === 0 ? (
+        <p class="quiet">{charges.incomplete ?? "Nothing was charged in these days."}</p>
       ) : (
-        <Bars
-          label={`Spending by day over ${count} days`}
-          bars={names.map((day) => ({ short: dayInWords(day, false), full: dayInWords(day, true) }))}
-          parts={parts.length === 0 ? [{ label: "Spent", values: days.map(({ charges }) => charges && 0) }] : parts}
-          value={usd}
-          unknown="not known"
-        />
+        <Bars label={`Spending by day over ${plural(bars.length, "day")}`} bars={bars} parts={parts} value={usd} />
       )}
       <ul class="said small quiet">
-        {known < days.length && (
-          <li>
-            {failure === undefined
-              ? `${plural(days.length - known, "day")} still to be read.`
-              : `${plural(days.length - known, "day")} could not be read: ${failure.failure?.message}`}
-          </li>
+        {parts.length > 0 && charges.incomplete !== undefined && <li class="foreign">{charges.incomplete}</li>}
+        {charges.beyondUsd !== undefined && (
+          <li>{usd(charges.beyondUsd)} more was charged for no pod: on which days is not told.</li>
         )}
-        {incomplete.map((each) => (
-          <li key={each} class="foreign">
-            {each}
-          </li>
-        ))}
       </ul>
     </>
   );
@@ -144,7 +102,6 @@ function ByPod({ charges, days }: { charges: Charges; days: number }) {
         <Table label="spending by pod" rows={charges.pods} columns={columns} keyOf={(pod) => pod.id} />
       )}
       <p class="foot quiet small">
-        {charges.beyondUsd !== undefined && <span>{usd(charges.beyondUsd)} of it was charged for no pod.</span>}
         <span class="foreign">{text(charges.note)}</span>
       </p>
     </>
