@@ -1,0 +1,178 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { policy } from "../src/data/server";
+import { open, view } from "../src/navigation";
+import { shownQuote, wanted } from "../src/views/market/market_readings";
+import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
+
+let gone: (() => void) | undefined;
+
+beforeEach(() => {
+  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
+});
+afterEach(() => {
+  gone?.();
+  wanted.value = {};
+  shownQuote.value = undefined;
+  vi.useRealTimers();
+});
+
+const OFFERS = {
+  offers: [
+    {
+      executor_id: "node-1",
+      gpu_type: "H100 PCIe",
+      rentable_gpus: "1-2",
+      price_per_hour_usd: 1.41,
+      price_per_gpu_hour_usd: 1.41,
+      vram_gb: 80,
+      tier: "spot",
+    },
+    { executor_id: "node-2", gpu_type: "L4", price_per_hour_usd: "cheap" },
+  ],
+  total: 5000,
+  next_cursor: "50",
+};
+const QUOTE = { executor_id: "node-1", gpu_count: 1, hours: 6, price_per_hour_usd: 1.4105, total_usd: 8.46, lines: [] };
+
+function lastCall(host: FakeHost, tool: string) {
+  return host.calls.findLast((call) => call.tool === tool)?.args;
+}
+
+function field(title: string): HTMLInputElement {
+  const label = [...document.querySelectorAll("label")].find((each) => each.textContent === title);
+  const found = document.getElementById(label?.htmlFor ?? "");
+  if (!(found instanceof HTMLElement)) throw new Error(`There is no field "${title}"`);
+  return found as HTMLInputElement;
+}
+
+async function type(title: string, value: string): Promise<void> {
+  const input = field(title);
+  input.value = value;
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+  await settle(1);
+}
+
+describe("the market", () => {
+  async function market(answers: FakeHost["answers"] = {}): Promise<FakeHost> {
+    const host = fakeHost({ list_gpus: OFFERS, get_gpu_prices: {}, quote_rental: QUOTE, ...answers });
+    view.value = "market";
+    gone = await showPage(host);
+    return host;
+  }
+
+  test("wishes and pages go to the server, and what is no figure does not", async () => {
+    const host = await market();
+    expect(shown()).toContain("1–2 of 5,000");
+    await type("GPU", "H100");
+    await type("At most ($/GPU h)", "1,5");
+    expect(lastCall(host, "list_gpus")).toEqual({ gpu_type: "H100", max_usd_per_gpu_hour: 1.5, limit: 50 });
+    await type("At most ($/GPU h)", "cheap");
+    expect(wanted.value).toEqual({ gpu_type: "H100" });
+    expect(field("At most ($/GPU h)").getAttribute("aria-invalid")).toBe("true");
+    button("Next").click();
+    await settle(1);
+    expect(lastCall(host, "list_gpus")).toEqual({ gpu_type: "H100", limit: 50, cursor: "50" });
+    expect(shown()).toContain("51–52 of 5,000");
+    button("Clear").click();
+    await settle(1);
+    expect(wanted.value).toEqual({});
+  });
+
+  test("a rent asks for no more than was shown, and the model hears of it", async () => {
+    const host = await market({ rent_pod: { pod: { pod_id: "p1", status: "PENDING", price_per_hour_usd: 1.4105 } } });
+    button("Rent H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    expect(shown()).toContain("$8.46");
+    expect(host.calls.some(({ tool }) => tool === "rent_pod")).toBe(false);
+    await type("Name of the pod", "train-a");
+    button("Rent it").click();
+    await settle(1);
+    expect(lastCall(host, "rent_pod")).toEqual({
+      name: "train-a",
+      executor_id: "node-1",
+      gpu_count: 1,
+      hours: 6,
+      wait_seconds: 0,
+      max_usd_per_hour: 1.411,
+    });
+    expect(host.told[0]).toContain("rented pod train-a");
+    expect(view.value).toBe("pods");
+  });
+
+  test("what has no price cannot be rented", async () => {
+    await market({ quote_rental: { total_usd: null } });
+    button("Rent L4, – an hour").click();
+    await settle(1);
+    expect(shown()).toContain("What it costs is not known");
+    expect(button("Rent it").disabled).toBe(true);
+  });
+
+  test("a server that only reads prices, and rents nothing", async () => {
+    await market();
+    policy.value = { readOnly: true, sandbox: false, all: {} };
+    await settle(1);
+    button("Price H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    expect(shown()).toContain("$8.46");
+    expect(shown()).not.toContain("Rent it");
+  });
+
+  test("opens with the wishes and the quote of the model", async () => {
+    const args = { gpu_type: "H100", hours: 6 };
+    open({ tool: "quote_rental", args, answer: { ok: true, data: QUOTE } });
+    const host = fakeHost({ list_gpus: OFFERS, get_gpu_prices: {} });
+    gone = await showPage(host);
+    expect(shown()).toContain("What it would cost");
+    expect(lastCall(host, "list_gpus")).toEqual({ gpu_type: "H100", limit: 50 });
+  });
+
+  test("a failure stands where offers would, and nothing for rent is no failure", async () => {
+    const host = await market({ list_gpus: { ok: false, code: "rate_limited", message: "Too many requests." } });
+    expect(shown()).toContain("Too many requests.");
+    host.answers.list_gpus = { offers: [], total: 0, next: "Nothing is on offer." };
+    button("Read anew").click();
+    await settle(1);
+    expect(shown()).toContain("Nothing is for rent now");
+  });
+});
+
+describe("the money", () => {
+  async function money(answers: FakeHost["answers"]): Promise<FakeHost> {
+    const host = fakeHost(answers);
+    view.value = "money";
+    gone = await showPage(host);
+    return host;
+  }
+
+  test("without a key it says so once", async () => {
+    const failure = { ok: false, code: "api_key_missing", message: "This needs a key." } as const;
+    await money({ get_balance: failure, list_pods: failure, get_spending: failure });
+    expect(shown().split("This needs a key.")).toHaveLength(2);
+  });
+
+  test("says when nothing is left, and what is not known of it", async () => {
+    await money({
+      get_balance: { balance_usd: 10, burn_per_hour_usd: 2, billing_pods: 2, unpriced_pods: 1 },
+      list_pods: {
+        pods: [
+          { pod_id: "a", status: "RUNNING", billing: true, price_per_hour_usd: 2 },
+          { pod_id: "b", status: "RUNNING", billing: true, price_per_hour_usd: null },
+        ],
+        total: 150,
+      },
+      get_spending: { start_day: "2026-11-28", end_day: "2026-11-29", days: [], pods: [], total: 0, note: "Late." },
+    });
+    expect(shown()).toContain("4 h 59 min");
+    expect(shown()).toContain("at most: not all is priced");
+    expect(shown()).toContain("1 pod without a known price");
+    expect(shown()).toContain("Only 2 of 150 pods were read.");
+    expect(shown()).toContain("Nothing was charged in these days.");
+  });
+
+  test("what is not told is no zero", async () => {
+    await money({ get_balance: { balance_usd: "much" }, list_pods: { pods: [] }, get_spending: { pods: [] } });
+    expect(shown()).toContain("Lium does not say the balance");
+    expect(shown()).toContain("What each day cost is not told.");
+    expect(shown()).not.toContain("$0");
+  });
+});
