@@ -89,10 +89,13 @@ class Site:
         return number
 
     async def owner(self) -> int:
-        """The number of the replica that has claimed the newest task."""
-        task = await self.task(lambda task: task.lease_owner is not None)
-        process_id = read_claimant(task.lease_owner).process_id
-        [number] = [n for n, replica in enumerate(self.deployment.replicas) if replica.process.pid == process_id]
+        """The number of the replica that has claimed the newest task; the claim of a dead one is soon another's."""
+
+        def number_of(task: Task) -> list[int]:
+            process_id = read_claimant(task.lease_owner).process_id
+            return [n for n, replica in enumerate(self.deployment.replicas) if replica.process.pid == process_id]
+
+        [number] = number_of(await self.task(number_of))
         return number
 
     async def kill_owner(self) -> None:
