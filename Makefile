@@ -141,8 +141,9 @@ bench: .venv/.dev ## measure start-up, the time a tool call adds, a ledger of mo
 	$(BIN)/python -m bench.transfer
 
 .PHONY: bench-http
-bench-http: .venv/.dev ## measure calls over HTTP beside an empty server of the SDK: rates, latencies, memory, requests to Lium; CALLS=100000 for the memory
+bench-http: .venv/.dev ## measure calls over HTTP beside an empty server of the SDK: rates, latencies, memory, requests to Lium; CALLS=100000 for the memory; and what is lost when one of two replicas dies
 	$(BIN)/python -m bench.http --memory-calls $(or $(CALLS),5000)
+	$(BIN)/python -m bench.deaths
 
 .PHONY: lock
 lock: ## resolve the hashed requirements again (needs uv)

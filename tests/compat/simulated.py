@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from lium_mcp.sandbox import Sandbox, serve_sandbox
 from tests.processes import environment
 
-_START_SECONDS: Final = 10
+_START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 5
 
 

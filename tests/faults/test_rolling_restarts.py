@@ -10,13 +10,15 @@ import pytest
 from mcp.types import CallToolResult
 from sqlalchemy import create_engine, text
 
-from lium_mcp.sandbox import API_KEY
-from tests.compat.simulated import Simulated, simulating
+from tests.compat.simulated import Simulated, simulating, simulating_elsewhere
+from tests.deployment import MINE, deployed
 from tests.harness import PUBLIC_KEY, text_of
 from tests.http_server import Served, calling, serving, serving_newer
+from tests.load import Load
 from tests.newer import NEWER_VERSION
+from tests.postgres import Postgres
 
-MINE = {"X-API-Key": API_KEY}
+_HASTE = 40
 
 
 @pytest.fixture
@@ -121,3 +123,30 @@ async def test_replicas_are_exchanged_one_after_the_other_while_callers_rent(
     names = [rent["pod_name"] for rent in lium.state()["rents"]]
     assert len(names) == len(set(names))
     assert rented <= set(names)
+
+
+@pytest.mark.external
+async def test_behind_a_proxy_no_call_is_lost_while_both_replicas_are_exchanged(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    with (
+        postgres.database() as state_url,
+        simulating_elsewhere(tmp_path / "lium", speed=_HASTE) as lium,
+        deployed(tmp_path, lium_url=lium.base_url, state_url=state_url, haste=_HASTE) as deployment,
+    ):
+        load = Load(deployment.url)
+        assert await load.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        async with load.going_on(renting=2, reading=2):
+            for number in range(2):
+                await asyncio.sleep(1)
+                assert await asyncio.to_thread(deployment.stop, number) == 0
+                await asyncio.to_thread(deployment.start, number, newer=True)
+            await asyncio.sleep(1)
+        assert version_of(state_url) == NEWER_VERSION
+        names = [rent["pod_name"] for rent in lium.state()["rents"]]
+    assert load.lost == []
+    # Rents of an account take turns, and a server that stops lets the calls know that it had.
+    assert set(load.refusals) <= {"rent_unsettled", "server_stopping"}, load.refusals
+    assert sorted(names) == sorted(load.rented)
+    assert len(names) >= 2
+    assert load.answered > 20
