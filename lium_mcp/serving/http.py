@@ -259,14 +259,30 @@ class _WebServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         ended = await self._drain()
-        for listener in self.servers:
-            listener.close()
+        await self._stop_listening(sockets or [])
         # An answer still has to pass the SDK's own streams once its call has ended.
         await anyio.sleep(_LAST_ANSWERS_SECONDS)
         if not ended:
             os._exit(1)  # an orderly end would wait for what does not end
         self._app.hang_up()
         await super().shutdown(sockets)
+
+    async def _stop_listening(self, listeners: Sequence[socket.socket]) -> None:
+        """Take in who has come already: to close a listener cuts off whom nobody has taken in, maybe with a request."""
+        arrived = []
+        for listener in listeners:
+            with suppress(OSError):  # nobody else has come, or there is no descriptor left
+                while True:
+                    arrived.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        for connection in arrived:
+            connection.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
