@@ -126,6 +126,7 @@ async def test_replicas_are_exchanged_one_after_the_other_while_callers_rent(
 
 
 @pytest.mark.external
+@pytest.mark.timeout(300)
 async def test_behind_a_proxy_no_call_is_lost_while_both_replicas_are_exchanged(
     postgres: Postgres, tmp_path: Path
 ) -> None:
