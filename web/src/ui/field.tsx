@@ -28,11 +28,14 @@ export function TextField(props: {
   const id = useId();
   const [typed, setTyped] = useState(props.value);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
-  useEffect(() => setTyped(props.value), [props.value]);
   useEffect(() => () => clearTimeout(timer.current), []);
   const read = props.numeric ? number(typed.replace(",", ".")) : undefined;
   const wrong =
     typed.trim() === "" ? props.required === true : props.numeric === true && (read === undefined || read <= 0);
+  // What is wrong stays for who typed it, and counts for nothing.
+  useEffect(() => {
+    if (!wrong || props.value !== "") setTyped(props.value);
+  }, [props.value]);
   const give = (value: string): void => {
     clearTimeout(timer.current);
     if (value.trim() !== props.value) props.onValue(value.trim());
