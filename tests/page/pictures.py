@@ -19,6 +19,7 @@ PICTURES: Final = Path(__file__).parents[2] / "docs" / "page"
 VIEWS: Final = ("Pods", "Market", "Money")
 THEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 SIZES: Final = ((1280, 860), (360, 780))
+_WIDE: Final = 1000
 _LIMITS: Final = {"LIUM_MCP_BUDGET_USD": "250", "LIUM_MCP_MAX_PODS": "6", "LIUM_MCP_MAX_BURN_PER_HOUR_USD": "12"}
 # Readings of the market are shared for about so long.
 _SHARED_SECONDS: Final = 1.5
@@ -81,6 +82,8 @@ async def take(browser: Browser, shown: Shown, session: str) -> None:
             for view in VIEWS:
                 await page.get_by_role("navigation", name="Views").get_by_role("button", name=view).click()
                 await page.get_by_text("Up to date").wait_for()
+                if view == "Pods" and width > _WIDE:
+                    await page.get_by_role("button", name="Details of llama-finetune").click()
                 await page.wait_for_timeout(4000)
                 await page.screenshot(path=PICTURES / f"{view.lower()}-{width}-{theme}.png")
             await context.close()
