@@ -1,9 +1,9 @@
 // Which view is shown, and which pod is open in it.
 import { signal } from "@preact/signals";
-import { seed } from "./data/readings";
-import { record, text } from "./data/shapes";
+import { type Spec, seed } from "./data/readings";
+import { type Json, list, record, text } from "./data/shapes";
 import type { Opening } from "./host/host";
-import { shownQuote, wanted, wantedOf } from "./views/market/market_readings";
+import { OFFERS_A_PAGE, offersSpec, shownQuote, wanted, wantedOf } from "./views/market/market_readings";
 import { PODS } from "./views/pods/pod_readings";
 
 export const VIEWS = ["pods", "market", "money"] as const;
@@ -28,9 +28,18 @@ export function open({ tool, args, answer }: Opening): void {
   if (view.value === "market") wanted.value = wantedOf(args);
   if (!answer.ok || tool === undefined) return;
   // A list that was asked for with other arguments is shown at once, and read anew as the view wants it.
-  seed(tool === "list_pods" ? PODS : { tool, args }, answer);
+  seed(specOf(tool, args, answer.data), answer);
   if (tool === "quote_rental") shownQuote.value = answer.data;
   if (tool === "get_pod") openPod.value = text(record(answer.data.pod).pod_id);
+}
+
+/** The reading that this is an answer for. */
+function specOf(tool: string, args: Json, data: Json): Spec {
+  if (tool === "list_pods") return PODS;
+  // Whole lists alone: pages of another length would not follow one another.
+  const isWhole = args.cursor === undefined && data.next_cursor === undefined;
+  if (tool === "list_gpus" && isWhole && list(data.offers).length <= OFFERS_A_PAGE) return offersSpec(wanted.value, "");
+  return { tool, args };
 }
 
 /** Hosts that do not name the tool: its answer tells. */

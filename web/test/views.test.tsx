@@ -126,6 +126,18 @@ describe("the market", () => {
     expect(lastCall(host, "list_gpus")).toEqual({ gpu_type: "H100", limit: 50 });
   });
 
+  test.each([
+    [undefined, 0],
+    ["20", 1],
+  ])("opens with the offers that a model had listed, if these are all (cursor %s)", async (next_cursor, calls) => {
+    const data = { offers: OFFERS.offers, total: 2, next_cursor };
+    open({ tool: "list_gpus", args: { country: "US" }, answer: { ok: true, data } });
+    const host = fakeHost({ list_gpus: OFFERS, get_gpu_prices: {} });
+    gone = await showPage(host);
+    expect(shown()).toContain("H100 PCIe");
+    expect(host.calls.filter(({ tool }) => tool === "list_gpus")).toHaveLength(calls);
+  });
+
   test("a failure stands where offers would, and nothing for rent is no failure", async () => {
     const host = await market({ list_gpus: { ok: false, code: "rate_limited", message: "Too many requests." } });
     expect(shown()).toContain("Too many requests.");
