@@ -2,7 +2,6 @@
 
 import os
 import sys
-from functools import partial
 from typing import Any
 
 import anyio
@@ -10,6 +9,7 @@ import anyio
 from lium_mcp.cli.page_serving import serve_page
 from lium_mcp.cli.readied import read
 from lium_mcp.sandbox import Sandbox, serve_sandbox
+from lium_mcp.serving.dashboard import ENTRY_MINUTES
 from lium_mcp.settings import Settings
 
 
@@ -31,27 +31,34 @@ def run(options: dict[str, Any]) -> int:
 
 async def _serve(settings: Settings, sandbox: Sandbox, port: int) -> None:
     listening = anyio.Event()
-    base_url = ""
+    site = ""
 
-    def note(address: str) -> None:
-        nonlocal base_url
-        base_url = address
-        listening.set()
-
-    def announce(page: str, token: str) -> None:
-        sandbox.home = page
+    def announce(base_url: str) -> None:
+        nonlocal site
         site = base_url.removesuffix("/api")
-        print(  # noqa: T201
+        _say(
             f"A simulated Lium listens at {base_url}\n"
             f"Use it with: LIUM_BASE_URL={base_url} LIUM_API_KEY=sk_sandbox\n"
-            f"Look at it, turn its clock and set faults, in a browser: {site}/#token={token}\n"
-            f"Its clock, faults and state for programs: {site}/_sandbox/ (tells how). Ctrl-C ends.",
-            file=sys.stderr,
-            flush=True,
+            f"Its clock, faults and state: {site}/_sandbox/ (tells how). Ctrl-C ends."
         )
+        listening.set()
+
+    def announce_page(page: str, token: str) -> None:
+        sandbox.home = page
+        _say(f"See it in a browser: {site}/#token={token}\nThis address opens once, within {ENTRY_MINUTES} minutes.")
 
     async with anyio.create_task_group() as group:
-        group.start_soon(partial(serve_sandbox, sandbox, port=port, on_ready=note, takes_signals=False))
+
+        async def simulate() -> None:
+            await serve_sandbox(sandbox, port=port, on_ready=announce)
+            group.cancel_scope.cancel()
+
+        group.start_soon(simulate)
         await listening.wait()
-        await serve_page(settings, announce, sandbox=sandbox)
+        # It takes the signals from then on, and ends in its own order.
+        await serve_page(settings, announce_page, sandbox=sandbox)
         group.cancel_scope.cancel()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -35,16 +35,11 @@ async def serve(
 
 
 async def serve_sandbox(
-    sandbox: Sandbox,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    on_ready: Callable[[str], None] | None = None,
-    takes_signals: bool = True,
+    sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], None] | None = None
 ) -> None:
     """Serve a sandbox that the caller has made, until SIGINT, SIGTERM or cancellation.
 
-    Without ``takes_signals`` it is cancellation alone: signals are for what else the caller serves.
+    ``on_ready`` gets the API's base address once it is served, and a signal would end it.
     """
     connections: dict[tuple[str, int], asyncio.Transport] = {}
     config = uvicorn.Config(
@@ -62,29 +57,35 @@ async def serve_sandbox(
     with socket.create_server((host, port), family=family) as listener:
         # asyncio sets this only on sockets that name their protocol; without it each answer waits 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = _QuietServer(config, sandbox, takes_signals=takes_signals)
-        if on_ready is not None:
-            shown = f"[{host}]" if ":" in host else host
-            on_ready(f"http://{shown}:{listener.getsockname()[1]}/api")
+        server = _QuietServer(config, sandbox)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
+            await server.begun.wait()
+            if on_ready is not None:
+                shown = f"[{host}]" if ":" in host else host
+                on_ready(f"http://{shown}:{listener.getsockname()[1]}/api")
             await asyncio.shield(serving)
-        except asyncio.CancelledError:
+        finally:
             server.should_exit = True
             # Some callers cancel again at every step; the server still closes its sockets first.
             while not serving.done():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.shield(serving)
-            raise
 
 
 class _QuietServer(uvicorn.Server):
     """A server that ends quietly on a signal, instead of raising the signal again at its end."""
 
-    def __init__(self, config: uvicorn.Config, sandbox: Sandbox, *, takes_signals: bool) -> None:
+    def __init__(self, config: uvicorn.Config, sandbox: Sandbox) -> None:
         super().__init__(config)
         self._sandbox = sandbox
-        self._signals = (signal.SIGINT, signal.SIGTERM) if takes_signals else ()
+        self.begun = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        finally:
+            self.begun.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._sandbox.close()
@@ -94,8 +95,9 @@ class _QuietServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
         installed = []
-        for number in self._signals:
+        for number in signals:
             # This fails in a thread and on Windows: there the caller ends the server by cancellation.
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self._stop)
