@@ -99,8 +99,8 @@ def hastened() -> Iterator[None]:
         "lium_mcp.rentals.worker._LOOK_SECONDS": 0.1,
         "lium_mcp.rentals.worker._FIRST_PAUSE_SECONDS": 0.02,
         "lium_mcp.rentals.worker._LONGEST_PAUSE_SECONDS": 0.1,
-        "lium_mcp.server._FIRST_ATTENTION_SECONDS": 0.5,
-        "lium_mcp.server._ATTENTION_SECONDS": 0.5,
+        "lium_mcp.between_calls._FIRST_ATTENTION_SECONDS": 0.5,
+        "lium_mcp.between_calls._ATTENTION_SECONDS": 0.5,
     }
     patches = [patch(name, seconds) for name, seconds in soon.items()]
     for each in patches:

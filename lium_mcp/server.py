@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
@@ -17,10 +16,9 @@ from mcp.server.mcpserver.tools import Tool as BoundTool
 from lium_mcp import __version__
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import SYSTEM_CLOCK, Clock
-from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.paging import Rows
-from lium_mcp.auditing import acting
+from lium_mcp.between_calls import prepare_work
 from lium_mcp.completions import add_completions
 from lium_mcp.connecting import connect, find_network, open_ledger, open_price_history
 from lium_mcp.guard.confirm import STATE_SECONDS, Person, QuestionSeals
@@ -32,13 +30,11 @@ from lium_mcp.prompts import add_prompts, read_arguments
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
 from lium_mcp.remote.local_files import LocalFolders
-from lium_mcp.rentals import Claim, LedgerUnavailable, Renter, Step, TaskKind, Worker
 from lium_mcp.resources import add_resources
 from lium_mcp.saved_key import save_key
 from lium_mcp.services.failure_words import settings_wrong
-from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.policy_view import Offered
-from lium_mcp.services.polling import Poller, Stop
+from lium_mcp.services.polling import Stop
 from lium_mcp.services.rents.readmission import Readmission
 from lium_mcp.serving.audit_trail import check_trail
 from lium_mcp.serving.callers import Accounts, Callers, bind_caller
@@ -60,9 +56,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Start-up comes first: opening a database takes half as long again.
-_FIRST_ATTENTION_SECONDS: Final = 2.0
-_ATTENTION_SECONDS: Final = 15.0
 # These tools may leave something to be done between calls.
 _WORKING_ON: Final = frozenset({"start_job", "run_job", "rent_pod", "schedule_pod_removal"})
 # What is offered follows from the settings, so it is the same for as long as the process lives.
@@ -140,15 +133,8 @@ def build_server(
     offered = {item.name for item in listed}
     runtime, accounts = make_runtime(settings, offered, transport=transport, clock=clock)
 
-    def work_between_calls() -> None:
-        own = accounts.own
-        if own.lium.has_api_key and settings.is_local and not settings.read_only:
-            runtime.background.start("rents", lambda: _attend_to_rents(own.renter))
-        if (worker := own.worker) is not None:
-            directory = settings.find_state_directory()
-            runtime.background.start("tasks", lambda: _do_tasks(worker, runtime, offered, directory))
-
-    logins = _make_logins(settings, runtime, accounts, work_between_calls)
+    begin_work = prepare_work(settings, runtime, accounts, offered)
+    logins = _make_logins(settings, runtime, accounts, begin_work)
     state_keys = settings.find_state_keys()
     connections = 0
 
@@ -159,7 +145,7 @@ def build_server(
         connections += 1
         try:
             if connections == 1:
-                work_between_calls()
+                begin_work()
             yield
         finally:
             connections -= 1
@@ -253,70 +239,6 @@ def find_login_desk(settings: Settings) -> "Callable[[Callers], LoginDesk] | Non
         return open_lium_desk(oauth, connect(settings, key=FoundKey()), open_ledger(settings), callers)
 
     return open_at_lium
-
-
-async def _attend_to_rents(renter: Renter) -> None:
-    """Settle what an earlier process left, and set removal times that no call waited for."""
-    await anyio.sleep(_FIRST_ATTENTION_SECONDS)
-    while True:
-        try:
-            with acting("upkeep"):
-                await renter.attend(in_background=True)
-        except (LiumError, LedgerUnavailable) as error:
-            log.warning("The rents of the ledger could not be attended to for now: %s", error)
-        await anyio.sleep(_ATTENTION_SECONDS)
-
-
-def _steps(runtime: Runtime, offered: Collection[str]) -> dict[TaskKind, Step]:
-    """What this server does between calls, by the kind of task. Each imports its code when one of its kind is due."""
-
-    def poller() -> Poller:
-        return Poller(runtime.clock, runtime.stop, runtime.clock.monotonic())
-
-    async def follow_job(claim: Claim) -> None:
-        from lium_mcp.services.jobs.following import follow  # noqa: PLC0415 - as in _bind
-
-        await follow(runtime.account(), poller(), claim)
-
-    async def watch_idle(claim: Claim) -> None:
-        from lium_mcp.services.jobs.idle_watch import watch_idle  # noqa: PLC0415 - as in _bind
-
-        await watch_idle(runtime.account(), poller(), claim)
-
-    async def do_run(claim: Claim) -> None:
-        from lium_mcp.services.jobs.run_endings import do_run  # noqa: PLC0415 - as in _bind
-
-        account = runtime.account()
-        await do_run(account, runtime.policy, poller(), claim, lambda text: runtime.redact(account.lium.redact(text)))
-
-    market = SharedMarket()
-
-    async def carry_order_out(claim: Claim) -> None:
-        from lium_mcp.services.orders.order_firing import carry_out  # noqa: PLC0415 - as in _bind
-
-        await carry_out(runtime.account(), runtime.policy, runtime.confirm, market, claim)
-
-    steps: dict[TaskKind, Step] = {}
-    if runtime.account().pod_access is not None:
-        steps |= {"follow_up": follow_job, "idle_watch": watch_idle}
-    if runtime.account().pod_access is not None and "run_job" in offered:
-        steps["job_run"] = do_run
-    if "rent_pod" in offered:
-        steps["standing_order"] = carry_order_out
-    return steps
-
-
-async def _do_tasks(worker: Worker, runtime: Runtime, offered: Collection[str], state_directory: Path | None) -> None:
-    """Run the tasks of the ledger as they fall due; send nothing while there are none."""
-    for kind, step in _steps(runtime, offered).items():
-        worker.on(kind, step)
-    async with anyio.create_task_group() as group:
-        group.start_soon(worker.run)
-        files = state_directory / "follow-ups" if state_directory is not None else None
-        if files is not None and await anyio.to_thread.run_sync(files.is_dir):
-            from lium_mcp.services.jobs.follow_ups import take_up_files  # noqa: PLC0415 - as in _bind
-
-            await take_up_files(runtime.account(), worker, files)
 
 
 def _bind(name: str, runtime: Runtime) -> BoundTool:

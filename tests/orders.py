@@ -28,8 +28,8 @@ def look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 0.0)
     monkeypatch.setattr("lium_mcp.rentals.worker._LOOK_SECONDS", 0.05)
     monkeypatch.setattr("lium_mcp.rentals.worker._LONGEST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 0.0)
-    monkeypatch.setattr("lium_mcp.server._ATTENTION_SECONDS", 0.05)
+    monkeypatch.setattr("lium_mcp.between_calls._FIRST_ATTENTION_SECONDS", 0.0)
+    monkeypatch.setattr("lium_mcp.between_calls._ATTENTION_SECONDS", 0.05)
 
 
 def prices(sandbox: Sandbox, factor: float) -> None:

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import anyio
 
-from lium_mcp import server
+from lium_mcp import between_calls
 from lium_mcp.api.clock import SYSTEM_CLOCK
 from lium_mcp.cli.main import main
 from lium_mcp.rentals import worker
@@ -22,11 +22,6 @@ from lium_mcp.serving.sessions import SessionBounds
 if __name__ == "__main__":
     connections, sessions, descriptors, haste = json.loads(sys.argv[1])
     patch.object(SYSTEM_CLOCK, "sleep", lambda seconds: anyio.sleep(seconds / haste)).start()
-    for module, name in (
-        *((worker, f"_{pause}_SECONDS") for pause in ("LOOK", "HOLD", "LONGEST_PAUSE")),
-        (server, "_ATTENTION_SECONDS"),
-    ):
-        patch.object(module, name, getattr(module, name) / haste).start()
     if descriptors:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     http.serve_http = functools.partial(

@@ -150,6 +150,11 @@ class LiumClient:
         """Return `text` without this client's credentials."""
         return self._wire.redact(text)
 
+    @property
+    def key_refused_at(self) -> datetime | None:
+        """When Lium refused the key (401); None where its newest answer to it did not."""
+        return self._wire.key_refused_at
+
     def now(self) -> datetime:
         """Return the API's idea of now, UTC: the local clock corrected by the newest answer."""
         return self._wire.now()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from weakref import WeakValueDictionary
 
@@ -27,6 +28,7 @@ class Pool:
         network: The way to that address.
         hidden: What is secret though no key, and must not come out of an answer: the session of a login.
         readings: What they read at around the same time, where they may share it.
+        clock_correction: How far ahead of this machine's clock that address is, as its newest answer says.
     """
 
     def __init__(self, *, transport: httpx2.AsyncBaseTransport | None, source: str, network: Network) -> None:
@@ -35,6 +37,7 @@ class Pool:
         self.network = network
         self.hidden: Secrets | None = None
         self.readings = SharedReadings()
+        self.clock_correction = timedelta()
         self._http: httpx2.AsyncClient | None = None
         self._closed = False
         self._turns: WeakValueDictionary[str, anyio.Semaphore] = WeakValueDictionary()

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, su
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TypeVar
 
 import anyio
@@ -85,7 +86,11 @@ def key_tag(key: str, base_url: str) -> str:
 
 
 class Wire:
-    """Sends requests to one base address with one set of credentials."""
+    """Sends requests to one base address with one set of credentials.
+
+    Attributes:
+        key_refused_at: When Lium refused the key (401); None where the newest answer did not.
+    """
 
     def __init__(
         self,
@@ -110,7 +115,7 @@ class Wire:
         self._pool = pool
         self._key_place = key_place
         self._no_key_because = no_key_because
-        self._clock_correction = timedelta()
+        self.key_refused_at: datetime | None = None
         self._key_tag = key_tag(self._api_key, self.base_url) if self._api_key else None
 
     @property
@@ -134,7 +139,7 @@ class Wire:
 
     def now(self) -> datetime:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
-        return self._clock.now() + self._clock_correction
+        return self._clock.now() + self._pool.clock_correction
 
     def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> "Wire":
         """Return a wire to the same address for another key, or for none; the two share only the pool."""
@@ -252,6 +257,7 @@ class Wire:
                     asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))
                     answer = await self._read(response, asked_at, mutates=mutates, rewritten=rewritten)
                 work.outcome, work.request_id = str(answer.status), answer.request_id
+            self.key_refused_at = self.now() if answer.status == HTTPStatus.UNAUTHORIZED else None
             if not answer.is_success or (answer.says_refused and not judges_body):
                 raise self._refusal(answer, request)
             if mutates and answer.body.strip() and answer.is_web_page:
@@ -457,7 +463,7 @@ class Wire:
             return
         fits = sent_at.replace(microsecond=0) <= theirs <= self.now()  # the header has whole seconds
         if not fits and abs(correction) <= MAX_CLOCK_CORRECTION:
-            self._clock_correction = correction
+            self._pool.clock_correction = correction
 
 
 class Resource:

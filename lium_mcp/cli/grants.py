@@ -15,6 +15,7 @@ from lium_mcp.services.logging_in import KEYS_PAGE
 from lium_mcp.settings_reading import load
 
 _SHOWN: Final = 8
+_MOST_TASKS: Final = 200
 
 
 def run(options: dict[str, Any]) -> int:
@@ -44,10 +45,24 @@ async def _revoke(ledger: LazyLedger, grants: Sequence[Grant], named: str) -> in
     if len(matches) != 1:
         say(f"{len(matches) or 'No'} logins begin with {named}. `lium-mcp grants` lists them: name one by its id.")
         return ExitStatus.FAILED
-    await ledger.grants().end(matches[0].id)
-    say(f"Ended the login {matches[0].id[:_SHOWN]}: its tokens count no more, and its Lium key is deleted here.")
+    [grant] = matches
+    await ledger.grants().end(grant.id)
+    say(f"Ended the login {grant.id[:_SHOWN]}: its tokens count no more, and its Lium key is deleted here.")
+    await _say_what_ends(ledger, grant.account)
     say(f"The key itself goes on to work until its owner revokes it at {KEYS_PAGE}.")
     return ExitStatus.OK
+
+
+async def _say_what_ends(ledger: LazyLedger, account: str) -> None:
+    """Say what becomes of what servers do between calls for an account of which a login has ended."""
+    tasks = [task for task in await ledger.tasks().newest(_MOST_TASKS) if task.by_login and task.account == account]
+    named = ", ".join(f"{task.kind} {task.name}" for task in tasks if task.closed_at is None)
+    if not named:
+        return
+    if await ledger.grants().of_account(account):
+        say(f"With another login of the account goes on: {named}.")
+    else:
+        say(f"Nobody else is logged in for the account, so that nothing is done any more of: {named}.")
 
 
 def _say_grants(grants: Sequence[Grant], keys: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 Output is for people, on standard output; nothing here is offered to agents.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,11 @@ _MOST_ROWS = 200
 _DIGEST_SHOWN = 8
 # Nobody knows from a ledger whether a server runs.
 _NEXT = "A server on this ledger goes on with it: one that runs, or else the next that is started."
+
+_LOGIN_ENDED = (
+    "Not done with, and nobody is logged in for its account any more, so that no server goes on with it: look at "
+    "lium.io what bills."
+)
 
 
 def run(options: dict[str, Any]) -> int:
@@ -82,18 +87,19 @@ async def list_rentals(ledger: LazyLedger, *, all_of_them: bool) -> int:
     try:
         entries = await ledger.open().newest(_MOST_ROWS)
         tasks = await ledger.tasks().newest(_MOST_ROWS)
+        left_alone = {entry.id for entry in await ledger.login_work().rents_without_login(without=())}
     except LedgerUnavailable as error:
         return _fail(error)
     shown = [entry for entry in entries if entry.is_open or all_of_them]
     if shown:
-        _say_rentals(shown)
+        _say_rentals(shown, left_alone)
     else:
         say("No open rents. Closed ones are shown with --all." if entries else "The ledger is empty.")
     _say_tasks([task for task in tasks if task.closed_at is None or all_of_them])
     return 0
 
 
-def _say_rentals(entries: Sequence[Entry]) -> None:
+def _say_rentals(entries: Sequence[Entry], left_alone: Collection[str]) -> None:
     show_table(
         ("ID", "STATUS", "NAME", "SINCE (UTC)", "PER HOUR", "PODS", "ACCOUNT"),
         [
@@ -111,7 +117,7 @@ def _say_rentals(entries: Sequence[Entry]) -> None:
         numbers=("PER HOUR",),
     )
     for entry in entries:
-        if advice := _advice(entry):
+        if advice := _LOGIN_ENDED if entry.id in left_alone else _advice(entry):
             say(f"{entry.pod_name} ({entry.id[:8]}): {advice}")
 
 

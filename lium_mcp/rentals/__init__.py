@@ -2,6 +2,7 @@
 
 from lium_mcp.api.wire import key_tag
 from lium_mcp.rentals.account_rents import AccountRents
+from lium_mcp.rentals.account_worker import AccountWorker
 from lium_mcp.rentals.admission import BEING_SETTLED, FindJudge, Judge, RentUnsettled
 from lium_mcp.rentals.batches import BatchedRent, NotSent, Wanted
 from lium_mcp.rentals.belonging import NamedAnothers, contradiction_of_request, is_anothers, is_its_own, of_its_name
@@ -33,7 +34,7 @@ from lium_mcp.rentals.protocol import Renter, RentSettled
 from lium_mcp.rentals.removal_time import REMOVAL_TOLERANCE
 from lium_mcp.rentals.settling import REPLAY_WINDOW, NotSentAgain, Readmit
 from lium_mcp.rentals.upkeep import unlisted_pod_ids
-from lium_mcp.rentals.worker import LEASE, OTHERS_SECONDS, Claim, LeaseLost, NotNow, Step, Worker
+from lium_mcp.rentals.worker import LEASE, OTHERS_SECONDS, Claim, LeaseLost, NotNow, OwnKey, Step, Worker
 
 __all__ = [
     "BEING_SETTLED",
@@ -46,6 +47,7 @@ __all__ = [
     "REPLAY_WINDOW",
     "AccountRents",
     "AccountUnknown",
+    "AccountWorker",
     "BatchedRent",
     "BeingRemoved",
     "Claim",
@@ -65,6 +67,7 @@ __all__ = [
     "NotSent",
     "NotSentAgain",
     "Order",
+    "OwnKey",
     "PastCost",
     "PodNameTaken",
     "PodWork",

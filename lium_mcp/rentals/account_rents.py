@@ -168,15 +168,17 @@ class AccountRents:
         self._ledger.refuse_unmakeable()
 
     async def tasks(self, kind: TaskKind) -> list[Task]:
-        """The tasks of a kind that this key made, newest first, closed ones too.
+        """The tasks of a kind that this key made, newest first, closed ones too; of a login's, that any login made.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
         if self._ledger.is_empty:
             return []
-        account, key_tag = await self._identity.known(), self._identity.key_tag
-        return await self._ledger.tasks().of_key(account, key_tag, kind)
+        account, tasks = await self._identity.known(), self._ledger.tasks()
+        if self._identity.is_login:
+            return await tasks.of_logins(account, kind)
+        return await tasks.of_key(account, self._identity.key_tag, kind)
 
     async def is_ordered(self, pod_name: str) -> bool:
         """Whether a standing order of this name, of whichever key of the account, may still rent.

@@ -28,7 +28,7 @@ NOT_SENT_AGAIN: Final = "not sent again: "
 """How the note of a rent begins if the server that looked last may not send it again."""
 
 TaskKind = Literal["follow_up", "standing_order", "idle_watch", "job_run"]
-"""Which code does a task, see `server.py`."""
+"""Which code does a task, see `between_calls.py`."""
 TaskStatus = Literal["open", "stopping", "done", "failed", "gone", "expired", "cancelled"]
 """The first two are open; somebody asked to stop one that is `stopping`. The subject of a task that is `gone` is not
 there any more, so that nothing is left to do. The time for one that is `expired` is over. Somebody did not want one any
@@ -96,6 +96,7 @@ class Entry:
         note: What became of it, in words.
         settled_at: When its outcome was known.
         task_id: The task that it is for; None where a call rented it. A task rents once, unless that was refused.
+        by_login: The key is that of a login which is kept, so that a server goes on with it for as long as one is.
     """
 
     account: str
@@ -125,6 +126,7 @@ class Entry:
     settled_at: datetime | None = None
     closed_at: datetime | None = None
     task_id: str | None = None
+    by_login: bool = False
     id: str = ""
 
     @property
@@ -272,6 +274,7 @@ class Task:
         lease_owner: The id of the claim under which a server does it now.
         lease_until: From then on another server may claim it.
         note: What became of it, in a sentence or a code.
+        by_login: Whoever logged in asked for it: it is done, and shown, with any login of the account that is kept.
     """
 
     account: str
@@ -289,6 +292,7 @@ class Task:
     lease_until: datetime | None = None
     note: str = ""
     closed_at: datetime | None = None
+    by_login: bool = False
     id: str = ""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from lium_mcp.rentals.database import Database
+from lium_mcp.rentals.logged_in import of_account
 from lium_mcp.rentals.tables import GRANT_TOKENS, GRANTS, LOGIN_CLIENTS, LOGINS
 
 LoginStatus = Literal["asked", "waiting", "agreed", "refused", "failed", "over"]
@@ -20,6 +21,8 @@ TokenKind = Literal["code", "access", "refresh"]
 
 MOST_CLIENTS: Final = 10_000
 _MOST_LISTED: Final = 1_000
+# Each is a key that a person agreed to; the newest serve.
+_MOST_OF_ACCOUNT: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,12 @@ class Grants:
     async def end(self, grant_id: str) -> None:
         """End a grant: nothing of it stays, and no token of it counts any more."""
         await self._database.run(lambda connection: _end(connection, grant_id))
+
+    async def of_account(self, account: str) -> list[Grant]:
+        """The grants of an account that count, the newest first."""
+        found = select(GRANTS).where(of_account(account)).order_by(GRANTS.c.created_at.desc()).limit(_MOST_OF_ACCOUNT)
+        rows = await self._database.read(lambda connection: connection.execute(found).all())
+        return [Grant(**_values(row, Grant)) for row in rows]
 
     async def newest(self, *, now: datetime) -> list[Grant]:
         """The grants that count, the newest first."""

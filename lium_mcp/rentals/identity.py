@@ -23,13 +23,19 @@ class AccountUnknown(Exception):
 
 
 class Identity:
-    """A key, and the account that it acts for."""
+    """A key, and the account that it acts for.
 
-    def __init__(self, lium: LiumClient, ledger: LazyLedger, tag: str) -> None:
+    Attributes:
+        key_tag: Stands for the key in the ledger.
+        is_login: It is the key of a login that is kept, so that a server may act with it between calls.
+    """
+
+    def __init__(self, lium: LiumClient, ledger: LazyLedger, tag: str, *, is_login: bool = False) -> None:
         """Take the API client with the key, the ledger, and the tag that stands for the key there."""
         self._lium = lium
         self._ledger = ledger
         self.key_tag = tag
+        self.is_login = is_login
         self._account: str | None = None
         self._learning = anyio.Lock()
         self._heard: str | None = None

@@ -10,6 +10,7 @@ from lium_mcp.rentals.entries import LedgerUnavailable
 if TYPE_CHECKING:
     from lium_mcp.rentals.grants import Grants
     from lium_mcp.rentals.ledger import Ledger
+    from lium_mcp.rentals.login_work import LoginWork
     from lium_mcp.rentals.notes import Notes
     from lium_mcp.rentals.tasks import Tasks
     from lium_mcp.rentals.work_log import WorkLog
@@ -71,6 +72,12 @@ class LazyLedger:
         from lium_mcp.rentals.tasks import Tasks  # noqa: PLC0415 - as above
 
         return Tasks(self.open().database, self._redact)
+
+    def login_work(self) -> "LoginWork":
+        """What is left to do for callers who logged in over HTTP, which is in the same database."""
+        from lium_mcp.rentals.login_work import LoginWork  # noqa: PLC0415 - as above
+
+        return LoginWork(self.open().database)
 
     def work_log(self) -> "WorkLog":
         """What servers do in pods, which is in the same database."""

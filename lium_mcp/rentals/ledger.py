@@ -28,6 +28,7 @@ from lium_mcp.rentals.entries import (
     TaskOver,
     is_expired,
 )
+from lium_mcp.rentals.logged_in import has_login
 from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, MAY_HAVE_RENTED, OPEN, OPEN_TASK, RENTALS, TASKS, storable
 
 KEPT_FOR: Final = timedelta(days=90)
@@ -219,7 +220,7 @@ class Ledger:
 
         def work(connection: Connection) -> list[Entry]:
             rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
-            return [_entry(row) for row in connection.execute(rows.limit(limit))]
+            return [entry_of(row) for row in connection.execute(rows.limit(limit))]
 
         return await self.database.read(work)
 
@@ -234,7 +235,7 @@ class Ledger:
         def work(connection: Connection) -> list[Entry]:
             wanted = or_(RENTALS.c.task_id == task.id, _of(connection, task.account) & same)
             rows = select(RENTALS).where(wanted).order_by(RENTALS.c.created_at.desc())
-            return [_entry(row) for row in connection.execute(rows)]
+            return [entry_of(row) for row in connection.execute(rows)]
 
         return await self.database.read(work)
 
@@ -247,7 +248,7 @@ class Ledger:
         rows = select(RENTALS).order_by(RENTALS.c.closed_at.isnot(None), RENTALS.c.created_at.desc()).limit(limit)
         if account is not None:
             rows = rows.where(RENTALS.c.account == account)
-        return await self.database.read(lambda connection: [_entry(row) for row in connection.execute(rows)])
+        return await self.database.read(lambda connection: [entry_of(row) for row in connection.execute(rows)])
 
     async def change(
         self,
@@ -331,12 +332,13 @@ class Ledger:
 
 
 def _check_task(connection: Connection, task_id: str | None) -> None:
-    """Refuse a rent for a task that is over; one that is open is not closed before this transaction ends.
+    """Refuse a rent for a task that is over, or whose login is; an open one stays so until this transaction ends.
 
     Raises:
         TaskOver: it is.
     """
-    open_one = select(TASKS.c.id).where((TASKS.c.id == task_id) & OPEN_TASK).with_for_update()
+    has_key = or_(~TASKS.c.by_login, has_login(TASKS.c.account))
+    open_one = select(TASKS.c.id).where((TASKS.c.id == task_id) & OPEN_TASK & has_key).with_for_update()
     if task_id is not None and connection.execute(open_one).first() is None:
         raise TaskOver
 
@@ -366,7 +368,7 @@ def _of(connection: Connection, account: str) -> ColumnElement[bool]:
 def open_entries_of(connection: Connection, account: str) -> list[Entry]:
     """The account's open rents, oldest first."""
     rows = select(RENTALS).where(OPEN & _of(connection, account)).order_by(RENTALS.c.created_at)
-    return [_entry(row) for row in connection.execute(rows)]
+    return [entry_of(row) for row in connection.execute(rows)]
 
 
 def _extensions(connection: Connection, account: str) -> list[Extension]:
@@ -381,5 +383,6 @@ def _row(entry: Entry) -> dict[str, Any]:
     return row | {name: list(row[name]) for name in ("known_pod_ids", "pod_ids", "kept_pod_ids")}
 
 
-def _entry(row: Row[Any]) -> Entry:
+def entry_of(row: Row[Any]) -> Entry:
+    """A rent of its row."""
     return Entry(**{name: row._mapping[name] for name in _NAMES})  # noqa: SLF001 - SQLAlchemy's public name for it

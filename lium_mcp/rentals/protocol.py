@@ -360,4 +360,5 @@ class Renter:
             price_per_hour_usd=price_per_hour_usd,
             expected=expected.to_json() if expected != ANYTHING else None,
             hours=hours,
+            by_login=self._identity.is_login,
         )

@@ -89,6 +89,7 @@ RENTALS: Final = Table(
     Column("settled_at", UtcDateTime),
     Column("closed_at", UtcDateTime),
     Column("task_id", String(36)),
+    Column("by_login", Boolean, nullable=False, server_default=text("false")),
 )
 OPEN: Final = RENTALS.c.closed_at.is_(None)
 Index(
@@ -146,6 +147,7 @@ TASKS: Final = Table(
     Column("note", String(MAX_NOTE_CHARACTERS), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("closed_at", UtcDateTime),
+    Column("by_login", Boolean, nullable=False, server_default=text("false")),
 )
 OPEN_TASK: Final = TASKS.c.closed_at.is_(None)
 Index(
@@ -263,11 +265,18 @@ def _from_version_2(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _from_version_3(connection: Connection) -> None:
+    """Version 3 did nothing between calls for callers who log in over HTTP."""
+    # Where there are no tasks yet, their table is made as it is now.
+    for table in {"rentals", "tasks"} & set(inspect(connection).get_table_names()):
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN by_login BOOLEAN NOT NULL DEFAULT false"))
+
+
 # Each turns a ledger of one version into one of the next. A new table needs none: it is made where it is missing.
 # Servers of both versions rent at the same time while replicas are exchanged one by one, so that a migration only adds:
 # columns that may be null or have a default, and indexes. What has to go, or mean something else, waits until no server
 # of the version before is left: then the version goes up to the next hundred, which older servers refuse.
-_MIGRATIONS: Final = (_from_version_1, _from_version_2)
+_MIGRATIONS: Final = (_from_version_1, _from_version_2, _from_version_3)
 LEDGER_VERSION: Final = len(_MIGRATIONS) + 1
 _ONLY_ADDS_WITHIN: Final = 100
 

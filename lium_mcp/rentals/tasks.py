@@ -17,6 +17,7 @@ from lium_mcp.rentals.claimants import new_claim_id, read_claimant
 from lium_mcp.rentals.database import Database
 from lium_mcp.rentals.entries import Entry, Task, TaskKind, TaskOutcome, is_expired
 from lium_mcp.rentals.ledger import KEPT_FOR, open_entries_of
+from lium_mcp.rentals.logged_in import has_login
 from lium_mcp.rentals.tables import MAY_HAVE_RENTED, OPEN_TASK, RENTALS, TASKS, storable
 
 _MOST_READ: Final = 200
@@ -49,7 +50,7 @@ class Tasks:
             self._database.take_turn(connection, task.account)
             found = connection.execute(select(TASKS).where(same)).first()
             if found is not None and not (is_expired(found.payload, now) and _close(connection, found.id, expired)):
-                return _task(found), False
+                return task_of(found), False
             check(open_entries_of(connection, task.account))
             connection.execute(delete(TASKS).where(TASKS.c.closed_at < now - KEPT_FOR))
             row = {name: getattr(task, name) for name in _NAMES} | {"id": str(uuid4())}
@@ -58,18 +59,18 @@ class Tasks:
 
         return await self._database.run(work)
 
-    async def is_any_due(self, kinds: Collection[TaskKind], *, now: datetime) -> bool:
-        """Whether a task of some account could be claimed.
+    async def is_any_due(self, kinds: Collection[TaskKind], *, now: datetime, by_login: bool = False) -> bool:
+        """Whether a task of some account could be claimed: one that somebody who logged in asked for, or another.
 
         Raises:
             LedgerUnavailable: it cannot be read.
         """
-        row = select(TASKS.c.id).where(_due(kinds, now)).limit(1)
+        row = select(TASKS.c.id).where(_due(kinds, now, by_login=by_login)).limit(1)
         return await self._database.read(lambda connection: connection.execute(row).first() is not None)
 
     async def claim(
         self,
-        account: str,
+        account: str | None,
         kinds: Collection[TaskKind],
         *,
         now: datetime,
@@ -79,7 +80,7 @@ class Tasks:
         """Claim the account's task that was due first, if one is due; nobody else gets it before the lease is over.
 
         Args:
-            account: Whose tasks.
+            account: Whose tasks; None for those, of whichever account, that somebody who logged in asked for.
             kinds: Which kinds of task.
             now: The time.
             lease: How long the claim holds, unless it is prolonged.
@@ -88,7 +89,9 @@ class Tasks:
         Raises:
             LedgerUnavailable: nothing was claimed.
         """
-        wanted = _due(kinds, now) & (TASKS.c.account == account) & TASKS.c.id.not_in(without)
+        wanted = _due(kinds, now, by_login=account is None) & TASKS.c.id.not_in(without)
+        if account is not None:
+            wanted &= TASKS.c.account == account
         # PostgreSQL passes over a row that another server claims at this moment; SQLite lets servers take turns.
         first = select(TASKS).where(wanted).order_by(TASKS.c.next_at).limit(1).with_for_update(skip_locked=True)
 
@@ -98,7 +101,7 @@ class Tasks:
                 return None
             values: dict[str, Any] = {"lease_owner": new_claim_id(), "lease_until": now + lease}
             connection.execute(update(TASKS).where(TASKS.c.id == found.id).values(values))
-            return replace(_task(found), **values)
+            return replace(task_of(found), **values)
 
         return await self._database.run(work)
 
@@ -113,7 +116,7 @@ class Tasks:
         if not self._database.is_file:
             return
         claimed = select(TASKS).where(OPEN_TASK & TASKS.c.lease_owner.is_not(None))
-        for task in await self._database.read(lambda connection: [_task(row) for row in connection.execute(claimed)]):
+        for task in await self._database.read(lambda connection: [task_of(row) for row in connection.execute(claimed)]):
             if read_claimant(task.lease_owner).is_dead:
                 await self.put_off(task, task.next_at)
 
@@ -128,6 +131,8 @@ class Tasks:
     ) -> Task | None:
         """Prolong a claim, and write what was done; return the task as it is now, or None if another server has it.
 
+        None also where somebody asked for it whose login has ended, and nobody else is logged in for the account.
+
         Raises:
             LedgerUnavailable: nothing was written.
         """
@@ -136,13 +141,13 @@ class Tasks:
             values["progress"] = dict(progress)
         if attempts is not None:
             values["attempts"] = attempts
-        mine = _mine(task)
+        mine = _mine(task) & or_(~TASKS.c.by_login, has_login(TASKS.c.account))
 
         def work(connection: Connection) -> Task | None:
             if not connection.execute(update(TASKS).where(mine).values(values)).rowcount:
                 return None
             # Somebody may have asked to stop it meanwhile.
-            return _task(connection.execute(select(TASKS).where(TASKS.c.id == task.id)).one())
+            return task_of(connection.execute(select(TASKS).where(TASKS.c.id == task.id)).one())
 
         return await self._database.run(work)
 
@@ -200,9 +205,20 @@ class Tasks:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        wanted = (TASKS.c.account == account) & (TASKS.c.key_tag == key_tag) & (TASKS.c.kind == kind)
+        return await self._made(account, kind, TASKS.c.key_tag == key_tag)
+
+    async def of_logins(self, account: str, kind: TaskKind) -> list[Task]:
+        """The same of all who logged in for an account.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        return await self._made(account, kind, TASKS.c.by_login)
+
+    async def _made(self, account: str, kind: TaskKind, how: ColumnElement[bool]) -> list[Task]:
+        wanted = (TASKS.c.account == account) & (TASKS.c.kind == kind) & how
         rows = select(TASKS).where(wanted).order_by(TASKS.c.created_at.desc()).limit(_MOST_READ)
-        return await self._database.read(lambda connection: [_task(row) for row in connection.execute(rows)])
+        return await self._database.read(lambda connection: [task_of(row) for row in connection.execute(rows)])
 
     async def newest(self, limit: int) -> list[Task]:
         """The newest tasks of all accounts, open ones first.
@@ -211,7 +227,7 @@ class Tasks:
             LedgerUnavailable: they cannot be read.
         """
         rows = select(TASKS).order_by(TASKS.c.closed_at.isnot(None), TASKS.c.created_at.desc()).limit(limit)
-        return await self._database.read(lambda connection: [_task(row) for row in connection.execute(rows)])
+        return await self._database.read(lambda connection: [task_of(row) for row in connection.execute(rows)])
 
     async def _change(self, task: Task, values: dict[str, Any]) -> bool:
         change = update(TASKS).where(_mine(task)).values(values)
@@ -235,10 +251,17 @@ def _mine(task: Task) -> ColumnElement[bool]:
     return (TASKS.c.id == task.id) & OPEN_TASK & TASKS.c.lease_owner.is_not_distinct_from(task.lease_owner)
 
 
-def _due(kinds: Collection[TaskKind], now: datetime) -> ColumnElement[bool]:
+def _due(kinds: Collection[TaskKind], now: datetime, *, by_login: bool) -> ColumnElement[bool]:
     is_free = or_(TASKS.c.lease_until.is_(None), TASKS.c.lease_until <= now)
-    return OPEN_TASK & TASKS.c.kind.in_(kinds) & (TASKS.c.next_at <= now) & is_free
+    return (
+        OPEN_TASK
+        & (TASKS.c.by_login if by_login else ~TASKS.c.by_login)
+        & TASKS.c.kind.in_(kinds)
+        & (TASKS.c.next_at <= now)
+        & is_free
+    )
 
 
-def _task(row: Row[Any]) -> Task:
+def task_of(row: Row[Any]) -> Task:
+    """A task of its row."""
     return Task(**{name: row._mapping[name] for name in _NAMES})  # noqa: SLF001 - SQLAlchemy's public name for it

@@ -1,21 +1,22 @@
-"""The worker does the tasks of one account: it claims what is due, has each kind's own code do it, keeps the lease.
+"""The worker does tasks of the ledger: it claims what is due, has each kind's own code do it, keeps the lease.
 
-Only the code that is registered for a kind, see `Worker.on`, knows what its tasks are about.
+Whose tasks, and with which key, it is told by `Whose`. Only the code that is registered for a kind, see `Worker.on`,
+knows what its tasks are about.
 """
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.auditing import acting
-from lium_mcp.rentals.entries import Entry, LedgerUnavailable, Task, TaskKind, TaskOutcome
+from lium_mcp.rentals.entries import LedgerUnavailable, Task, TaskKind, TaskOutcome
 from lium_mcp.rentals.identity import AccountUnknown, Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 
@@ -53,14 +54,14 @@ class Claim:
 
     Attributes:
         task: The task as it was written last.
-        is_own: Whether this server's key made it. No other key may even be shown its subject.
+        is_own: Whether the key that it is done with may be shown its subject.
         is_over: Whether this server is done with it: it was finished, or left for later.
     """
 
-    def __init__(self, worker: "Worker", task: Task) -> None:
+    def __init__(self, worker: "Worker", task: Task, *, is_own: bool) -> None:
         self._worker = worker
         self.task = task
-        self.is_own = task.key_tag == worker.key_tag
+        self.is_own = is_own
         self.is_over = False
 
     async def keep(self, *, progress: Mapping[str, Any] | None = None, attempts: int | None = None) -> None:
@@ -138,95 +139,82 @@ Step = Callable[[Claim], Awaitable[None]]
 """Does of a task what can be done now. It is called again, after a pause, until it has finished the task."""
 
 
+class Whose(Protocol):
+    """Whose tasks a worker does, and with which key."""
+
+    async def is_any_due(self, kinds: Collection[TaskKind], *, now: datetime) -> bool:
+        """Whether there may be something to claim."""
+
+    async def claim(
+        self, kinds: Collection[TaskKind], *, now: datetime, lease: timedelta, without: Collection[str]
+    ) -> Task | None:
+        """Claim the task that was due first, see `Tasks.claim`."""
+
+    def is_own(self, task: Task) -> bool:
+        """Whether the key may be shown what a task is about."""
+
+    def acting(self, claim: Claim) -> AbstractAsyncContextManager[None]:
+        """Let what is done in the block be done with the key.
+
+        Raises:
+            NotNow: there is none now, or none any more, and then the task is finished.
+        """
+
+
+class OwnKey:
+    """The tasks of the account that a server's own key acts for, done with that key."""
+
+    def __init__(self, ledger: LazyLedger, identity: Identity) -> None:
+        """Take the ledger, and the key and its account."""
+        self._ledger = ledger
+        self._identity = identity
+
+    async def is_any_due(self, kinds: Collection[TaskKind], *, now: datetime) -> bool:
+        """As `Whose.is_any_due`."""
+        return await self._ledger.tasks().is_any_due(kinds, now=now)
+
+    async def claim(
+        self, kinds: Collection[TaskKind], *, now: datetime, lease: timedelta, without: Collection[str]
+    ) -> Task | None:
+        """As `Whose.claim`."""
+        account = await self._identity.learn()
+        return await self._ledger.tasks().claim(account, kinds, now=now, lease=lease, without=without)
+
+    def is_own(self, task: Task) -> bool:
+        """As `Whose.is_own`: another key of the account may see less, or more."""
+        return task.key_tag == self._identity.key_tag
+
+    @asynccontextmanager
+    async def acting(self, claim: Claim) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
+        """As `Whose.acting`: what nobody asks for by a request is done with this key."""
+        yield
+
+
 class Worker:
-    """Does the tasks of the account that a key acts for.
+    """Does tasks between calls.
 
     Attributes:
         changed: Is set when this server has written what it did of a task; from then on there is another event.
     """
 
-    def __init__(self, ledger: LazyLedger, identity: Identity, now: Callable[[], datetime]) -> None:
-        """Take the ledger, the key and its account, and the clock that all servers of the account share."""
+    def __init__(self, ledger: LazyLedger, whose: Whose, now: Callable[[], datetime]) -> None:
+        """Take the ledger, whose tasks of it are done, and the clock that all servers of the account share."""
         self.ledger = ledger
         self.now = now
-        self._identity = identity
+        self._whose = whose
         self._steps: dict[TaskKind, Step] = {}
         self._at_work: set[str] = set()
         self._left_until: dict[str, float] = {}
         self._wake = anyio.Event()
         self.changed = anyio.Event()
 
-    @property
-    def key_tag(self) -> str:
-        """The tag that stands for the key in the ledger."""
-        return self._identity.key_tag
-
     def on(self, kind: TaskKind, step: Step) -> None:
         """Register the step that does tasks of a kind."""
         self._steps[kind] = step
 
-    async def add(
-        self,
-        kind: TaskKind,
-        subject: str,
-        name: str,
-        payload: Mapping[str, Any],
-        *,
-        progress: Mapping[str, Any] | None = None,
-        delay: timedelta = timedelta(),
-        check: Callable[[Sequence[Entry]], None] = lambda _: None,
-    ) -> tuple[Task, bool]:
-        """Write down a task, unless one of its name is open; return the one that is open, and whether it is new.
-
-        Some server of the account does it once the delay is over, most likely this one. It is not written where
-        `check` raises when it sees the account's open rents.
-
-        Raises:
-            AccountUnknown: nothing was written.
-            LiumError: nothing was written.
-            LedgerUnavailable: nothing was written.
-        """
-        now = self.now()
-        task = Task(
-            account=await self._identity.learn(),
-            key_tag=self.key_tag,
-            kind=kind,
-            subject=subject,
-            name=name,
-            payload=dict(payload),
-            progress=dict(progress or {}),
-            created_at=now,
-            next_at=now + delay,
-        )
-        written, is_new = await self.ledger.tasks().add(task, check)
-        self._wake.set()
-        return written, is_new
-
-    async def begin(self, task: Task) -> None:
-        """End the delay of a task, unless some server does it already.
-
-        Raises:
-            LedgerUnavailable: its delay stands.
-        """
-        await self.ledger.tasks().put_off(task, self.now())
-        self._wake.set()
-
-    async def withdraw(self, task: Task, note: str) -> None:
-        """Close a task that nobody has claimed yet, since there turned out to be nothing to do.
-
-        Raises:
-            LedgerUnavailable: it stays open.
-        """
-        await self.ledger.tasks().finish(task, "gone", now=self.now(), note=note)
-
-    async def stop(self, task: Task) -> None:
-        """Ask whoever does a task to stop it.
-
-        Raises:
-            LedgerUnavailable: nobody was asked.
-        """
-        await self.ledger.tasks().ask_to_stop(task)
-        self._left_until.pop(task.id, None)
+    def look(self, task_id: str | None = None) -> None:
+        """Look at once what is due; also at a task that this server has left alone for a while."""
+        self._left_until.pop(task_id or "", None)
         self._wake.set()
 
     def tell(self) -> None:
@@ -259,18 +247,17 @@ class Worker:
         self._left_until = {name: until for name, until in self._left_until.items() if until > now}
         if self.ledger.is_empty:
             return
-        tasks, kinds = self.ledger.tasks(), tuple(self._steps)
-        await tasks.free_of_the_dead()
-        if not await tasks.is_any_due(kinds, now=self.now()):
+        kinds = tuple(self._steps)
+        await self.ledger.tasks().free_of_the_dead()
+        if not await self._whose.is_any_due(kinds, now=self.now()):
             return
-        account = await self._identity.learn()
         while len(self._at_work) < _MOST_AT_ONCE:
             left = (*self._at_work, *self._left_until)
-            task = await tasks.claim(account, kinds, now=self.now(), lease=LEASE, without=left)
+            task = await self._whose.claim(kinds, now=self.now(), lease=LEASE, without=left)
             if task is None:
                 return
             self._at_work.add(task.id)
-            group.start_soon(self._do, Claim(self, task))
+            group.start_soon(self._do, Claim(self, task, is_own=self._whose.is_own(task)))
 
     async def _do(self, claim: Claim) -> None:
         left_seconds = _LONGEST_PAUSE_SECONDS
@@ -298,7 +285,8 @@ class Worker:
         step, pause_seconds = self._steps[claim.task.kind], _FIRST_PAUSE_SECONDS
         while True:
             with acting(claim.task.kind, claim.task.id):
-                await step(claim)
+                async with self._whose.acting(claim):
+                    await step(claim)
             if claim.is_over:
                 return
             await claim.keep()

@@ -7,7 +7,7 @@ from lium_mcp.api.account import Me
 from lium_mcp.api.client import LiumClient
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
-from lium_mcp.rentals import AccountRents, Renter, Worker
+from lium_mcp.rentals import AccountRents, AccountWorker, Renter
 from lium_mcp.text import in_a_line
 
 
@@ -19,7 +19,8 @@ class Account:
         ssh_keys: The caller's own SSH key on this machine; None for callers elsewhere.
         registry_password: Reads a registry password from this server's environment; None for callers elsewhere.
         pod_access: Logs in to pods with this machine's SSH key; None for callers elsewhere.
-        worker: Does what is to be done between calls; None for callers elsewhere, and where nothing may be done.
+        worker: Has done what is to be done between calls; None for callers elsewhere who have not logged in, and where
+            nothing may be done.
     """
 
     lium: LiumClient
@@ -27,7 +28,7 @@ class Account:
     ssh_keys: KeySource | None
     registry_password: Callable[[str], str | None] | None = None
     pod_access: PodAccess | None = None
-    worker: Worker | None = None
+    worker: AccountWorker | None = None
 
     @property
     def rents(self) -> AccountRents:

@@ -54,4 +54,4 @@ async def find_past(account: Account, named: str, not_found: Failure) -> FoundPo
     if order is None:
         raise not_found
     outcome: PodOutcome = "pending" if order.is_open else "removed" if order.status == "cancelled" else "failed"
-    return FoundPod(outcome=outcome, order=order, next=describe(order))
+    return FoundPod(outcome=outcome, order=order, next=describe(account, order))

@@ -1,7 +1,8 @@
 """Whose money a call spends: the server's own key, or over HTTP the key that came with the request.
 
 A caller's key is used for its request alone: it is neither stored nor logged. What is kept between requests is one
-connection pool for all, and per key a lock under a digest of it, so that two rents of one account take turns.
+connection pool for all, and per key a lock under a digest of it, so that two rents of one account take turns. Of those
+who log in at Lium the key is kept, sealed, in the ledger, so that what they ask for may go on after the call.
 
 Over HTTP the server's own key is for callers that show the server token, and for none that a proxy brings: a caller's
 address proves nothing, since other users of the machine and a proxy on it call from there too.
@@ -9,9 +10,11 @@ address proves nothing, since other users of the machine and a proxy on it call 
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -25,7 +28,7 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
-from lium_mcp.rentals import Entry, Expected, Identity, LazyLedger, Renter, Worker, key_tag
+from lium_mcp.rentals import AccountWorker, Entry, Expected, Identity, LazyLedger, OwnKey, Renter, Worker, key_tag
 from lium_mcp.services.accounts import Account
 from lium_mcp.values import UNFILLED, cleaned, cleaned_key, is_placeholder, key_problem
 
@@ -62,12 +65,14 @@ class Caller:
         key_place: The header that the key is in.
         owner: What tells callers apart, and gives no key away; None for one that shows neither key nor token.
         no_key_because: Why it may not use the server's own key; None where it may.
+        is_login: Its key is kept here, so that work may go on after the call.
     """
 
     key: str | None = field(default=None, repr=False)
     key_place: str = field(default="", repr=False)
     owner: str | None = None
     no_key_because: str | None = None
+    is_login: bool = False
 
 
 class Callers:
@@ -134,7 +139,12 @@ _served: ContextVar[_Served | None] = ContextVar("_served", default=None)
 
 
 class Accounts:
-    """The accounts that one server acts for, over one client's connections."""
+    """The accounts that one server acts for, over one client's connections.
+
+    Attributes:
+        ledger: Where what is done for them is kept.
+        own_worker: Does what is to be done between calls with the server's own key; None where nothing is.
+    """
 
     def __init__(
         self,
@@ -151,12 +161,14 @@ class Accounts:
     ) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._clock = clock
-        self._ledger = ledger
+        self.ledger = ledger
         self._readmit = readmit
         self._ssh_keys = ssh_keys
         self._registry_password = registry_password
         self._pod_access = pod_access
         self._works = works
+        self._for_logins: Worker | None = None
+        self.own_worker: Worker | None = None
         self._own = self._account_of_server(own, own_key)
 
     @property
@@ -172,20 +184,51 @@ class Accounts:
     def _account_of_server(self, lium: LiumClient, key: str | None) -> Account:
         # A caller may also send the very key that this server has.
         identity = self._identity(lium, key or "")
-        worker = Worker(self._ledger, identity, lium.now) if self._works and lium.has_api_key else None
+        worker: AccountWorker | None = None
+        if self._works and lium.has_api_key:
+            self.own_worker = Worker(self.ledger, OwnKey(self.ledger, identity), lium.now)
+            worker = AccountWorker(self.own_worker, identity, lium.now)
         access = self._pod_access(lium)
         return Account(lium, self._renter(lium, identity), self._ssh_keys, self._registry_password, access, worker)
 
     def current(self) -> Account:
-        """The account of the request that is being served."""
+        """The account of the request that is being served, or of the login for which something is done after one."""
         served = _served.get()
+        if served is not None and served.account is not None:
+            return served.account
         if served is None or (served.caller.key is None and served.caller.no_key_because is None):
             return self._own
-        if served.account is None:
-            caller = served.caller
-            lium = self._own.lium.for_key(caller.key, caller.key_place, caller.no_key_because)
-            served.account = Account(lium, self._renter(lium, self._identity(lium, caller.key or "")), ssh_keys=None)
+        caller = served.caller
+        if caller.is_login and caller.key is not None:
+            served.account = self.of_login(caller.key, caller.key_place)
+            return served.account
+        lium = self._own.lium.for_key(caller.key, caller.key_place, caller.no_key_because)
+        served.account = Account(lium, self._renter(lium, self._identity(lium, caller.key or "")), ssh_keys=None)
         return served.account
+
+    def work_for_logins(self, worker: Worker) -> None:
+        """Let this worker do what those ask for who have logged in."""
+        self._for_logins = worker
+
+    def of_login(self, key: str, place: str) -> Account:
+        """The account of a login whose key is kept."""
+        lium = self._own.lium.for_key(key, place)
+        identity = self._identity(lium, key, is_login=True)
+        worker = AccountWorker(self._for_logins, identity, lium.now) if self._for_logins else None
+        return Account(lium, self._renter(lium, identity), ssh_keys=None, worker=worker)
+
+    def now(self) -> datetime:
+        """Lium's idea of now."""
+        return self._own.lium.now()
+
+    @contextmanager
+    def acting_for(self, account: Account) -> Iterator[None]:
+        """Let what is done in the block, after the call that asked for it, be done for an account."""
+        token = _served.set(_Served(Caller(), account))
+        try:
+            yield
+        finally:
+            _served.reset(token)
 
     async def learn_account(self) -> str | None:
         """The account, as the ledger knows it, that the request acts for which is being served; None without a key.
@@ -198,10 +241,10 @@ class Accounts:
 
     def notes(self) -> "Notes":
         """What the servers of the ledger note for one another."""
-        return self._ledger.notes()
+        return self.ledger.notes()
 
-    def _identity(self, lium: LiumClient, key: str) -> Identity:
-        return Identity(lium, self._ledger, key_tag(key, lium.base_url))
+    def _identity(self, lium: LiumClient, key: str, *, is_login: bool = False) -> Identity:
+        return Identity(lium, self.ledger, key_tag(key, lium.base_url), is_login=is_login)
 
     def _renter(self, lium: LiumClient, identity: Identity) -> Renter:
         turn = self._turns.setdefault(identity.key_tag, anyio.Lock())
@@ -209,7 +252,7 @@ class Accounts:
         async def readmit(entry: Entry, pods: Rows[Pod] | None) -> Expected:
             return await self._readmit(Account(lium, renter, ssh_keys=None), entry, pods)
 
-        renter = Renter(lium, self._clock, turn, self._ledger, identity, readmit)
+        renter = Renter(lium, self._clock, turn, self.ledger, identity, readmit)
         return renter
 
     async def refuse_unreachable(self) -> None:
@@ -218,14 +261,14 @@ class Accounts:
         Raises:
             LedgerUnavailable: it does not.
         """
-        await self._ledger.refuse_unreachable()
+        await self.ledger.refuse_unreachable()
 
     async def aclose(self) -> None:
         """Close the connections."""
         if self._own.pod_access is not None:
             await self._own.pod_access.aclose()
         await self._own.lium.aclose()
-        await self._ledger.aclose()
+        await self.ledger.aclose()
 
 
 async def bind_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

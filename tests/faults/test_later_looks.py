@@ -252,8 +252,8 @@ async def left_by_a_server_that_died(
 
 @pytest.fixture
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lium_mcp.server._FIRST_ATTENTION_SECONDS", 0.0)
-    monkeypatch.setattr("lium_mcp.server._ATTENTION_SECONDS", 0.01)
+    monkeypatch.setattr("lium_mcp.between_calls._FIRST_ATTENTION_SECONDS", 0.0)
+    monkeypatch.setattr("lium_mcp.between_calls._ATTENTION_SECONDS", 0.01)
 
 
 async def seconds_until(account: Sandbox, holds: Callable[[], bool]) -> None:

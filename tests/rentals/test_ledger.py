@@ -133,12 +133,14 @@ async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(state_url: s
         for statement in (
             "DROP INDEX one_rental_per_task",
             "ALTER TABLE rentals DROP COLUMN task_id",
+            "ALTER TABLE rentals DROP COLUMN by_login",
+            "ALTER TABLE tasks DROP COLUMN by_login",
             "UPDATE ledger_version SET version = 2",
         ):
             connection.execute(text(statement))
     async with opened(state_url) as ledger:
         [entry] = await ledger.open_entries(ACCOUNT)
-        assert (entry.pod_name, entry.task_id) == ("train", None)
+        assert (entry.pod_name, entry.task_id, entry.by_login) == ("train", None, False)
         task, _ = await Tasks(ledger.database).add(a_task())
         await admit(ledger, an_entry("other", task_id=task.id), allow)
         with pytest.raises(LedgerUnavailable):

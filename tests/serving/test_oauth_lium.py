@@ -18,7 +18,6 @@ from lium_mcp.page import ADDRESS
 from lium_mcp.sandbox import API_KEY
 from lium_mcp.serving.prepared import CURRENT
 from tests.compat.simulated import Simulated, simulating
-from tests.harness import PUBLIC_KEY
 from tests.http_server import WAYS, Served, Way, calling, initialize, serving
 from tests.oauth_client import KEY, REDIRECT, Browser, HandClient, Kept, agree, at_lium, free_port, logging_in
 from tests.postgres import Postgres
@@ -119,16 +118,6 @@ async def test_a_login_whose_key_lium_takes_no_more_says_how_to_log_in_anew(host
     lium.begin(start=datetime.now(UTC).replace(microsecond=0))
     assert code == "api_key_refused"
     assert "disconnect this server in their client and connect it again" in text
-
-
-async def test_callers_who_log_in_have_nothing_that_goes_on_after_a_call(hosted: Served) -> None:
-    tokens = await HandClient(hosted.url).log_in()
-    async with calling(hosted.url, "modern", {"Authorization": f"Bearer {tokens['access_token']}"}) as caller:
-        await caller.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        wish = {"name": "train", "gpu_type": "A100", "hours": 2, "max_usd_per_gpu_hour": 0.01}
-        code, text = await caller.refused("rent_pod", **wish, keep_trying_hours=24)
-    assert code == "not_for_callers"
-    assert "for your requests only" in text
 
 
 # Finding the way

@@ -17,7 +17,7 @@ from lium_mcp.api.errors import LiumError, NotFound
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.remote.jobs import Job, Then
-from lium_mcp.rentals import AccountUnknown, LedgerUnavailable, Task, Worker
+from lium_mcp.rentals import AccountUnknown, AccountWorker, LedgerUnavailable, Task
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import what_is_not_saved
 
@@ -126,7 +126,7 @@ async def remember(account: Account, pod: Pod, job: Job) -> None:
         log.warning("What is to follow job %s on pod %s cannot be written down: %s", job.name, pod.id, error)
 
 
-async def take_up_files(account: Account, worker: Worker, directory: Path) -> None:
+async def take_up_files(account: Account, worker: AccountWorker, directory: Path) -> None:
     """Make tasks of the files in which an earlier version remembered follow-ups, and remove them.
 
     They do not say whose key they were made with, so only a server whose key is shown the pod takes one up.

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from lium_mcp.api.errors import LiumError
 from lium_mcp.failures import Failure
 from lium_mcp.guard.consent import Question
-from lium_mcp.rentals import LEASE, AccountUnknown, LedgerUnavailable, Task, Worker, digest, read_claimant
+from lium_mcp.rentals import LEASE, AccountUnknown, AccountWorker, LedgerUnavailable, Task, digest, read_claimant
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backups.transfer_details import open_folders
 from lium_mcp.services.jobs.run_order import RunOrder
@@ -202,17 +202,17 @@ def as_written(progress: RunProgress) -> dict[str, Any]:
     return progress.model_dump(mode="json", exclude_none=True)
 
 
-def own_worker(account: Account) -> Worker:
+def own_worker(account: Account) -> AccountWorker:
     """What does the runs of this account.
 
     Raises:
         Failure: nothing does.
     """
-    if account.worker is None:
+    if account.worker is None or (account.worker.is_login and account.pod_access is None):
         account.lium.check_api_key()
         raise Failure(
             "no_work_for_callers",
-            "This server does nothing between calls for callers elsewhere, and a run goes on when its call is over.",
+            "This server logs in to no pods for callers elsewhere, and does nothing in them when a call is over.",
             "Call rent_pod, upload_files and start_job one after the other, or run this server on your machine.",
         )
     return account.worker

@@ -43,6 +43,12 @@ _SETTLING_SECONDS: Final = 15.0
 _PLAN_SECONDS: Final = 60.0
 
 
+_TEMPLATE_UNKNOWN: Final = (
+    "the login that it was placed with has ended, and with another nobody can tell whether the template still runs "
+    "what was agreed to: place it anew"
+)
+
+
 class _NothingYet(Exception):
     """Nothing on the market fits an order; it says what is there instead."""
 
@@ -61,7 +67,7 @@ async def carry_out(account: Account, policy: Policy, confirm: ConfirmMode, mark
     terms = Terms.of(claim.task)
     if terms is None:
         raise NotNow("another version of this program placed it", seconds=OTHERS_SECONDS)
-    async with market.turn:
+    async with market.turn(account):
         await claim.keep()
         rents = await account.rents.made_for(claim.task, terms.wish.digest, terms.began_at)
         rent = next((entry for entry in rents if entry.status != "refused"), None)
@@ -69,6 +75,9 @@ async def carry_out(account: Account, policy: Policy, confirm: ConfirmMode, mark
             await _note_rent(account, claim, rent)
         elif account.lium.now() >= terms.expires_at:
             await claim.finish("expired", _why_expired(claim, terms))
+        elif terms.template_digest is not None and claim.task.key_tag != account.renter.key_tag:
+            # A digest is made with a key.
+            await claim.finish("failed", _TEMPLATE_UNKNOWN)
         else:
             await _try(account, policy, confirm, market, claim, terms)
 

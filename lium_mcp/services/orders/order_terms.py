@@ -171,10 +171,10 @@ def refuse_orders_of_callers(account: Account) -> None:
     if account.worker is None:
         raise Failure(
             "not_for_callers",
-            "A standing order is carried out between calls, for which this server has its own API key alone: yours is "
-            "used for your requests only.",
-            "Leave out keep_trying_hours to rent what fits now, watch with list_gpus, or run this server on your "
-            "machine with your key.",
+            "A standing order is carried out between calls, and this server keeps no API key of yours to do that with: "
+            "it is used for your requests only.",
+            "Leave out keep_trying_hours to rent what fits now, watch with list_gpus, log in to this server if it lets "
+            "people do that, or run it on your machine with your key.",
         )
 
 

@@ -167,4 +167,4 @@ def _refuse_if_waiting(plan: Plan, trying_hours: float | None) -> None:
 
 def _ordered(account: Account, task: Task) -> RentedPod:
     order = show(account, task)
-    return RentedPod(outcome="pending", order=order, next=describe(order))
+    return RentedPod(outcome="pending", order=order, next=describe(account, order))

@@ -66,7 +66,7 @@ async def place(account: Account, new: NewOrder) -> Task:
         check=lambda entries: refuse_taken(wish, entries),
     )
     if not is_new:
-        _refuse_unless_same(task, wish, terms.trying_hours, is_own=task.key_tag == worker.key_tag)
+        _refuse_unless_same(task, wish, terms.trying_hours, is_own=worker.made(task))
     return task
 
 
@@ -234,17 +234,23 @@ def show(account: Account, task: Task) -> StandingOrder:
     return StandingOrder.model_validate({"name": task.name, "wants": wants, "expires_at": task.next_at, **values})
 
 
-def describe(order: StandingOrder) -> str:
+def describe(account: Account, order: StandingOrder) -> str:
     """Say what holds for an order now."""
     if not order.is_open:
         return "The standing order is over. It rents nothing any more; rent_pod places another."
     if order.status == "renting":
         return "Its rent was sent and is being settled: list_pods shows the pod."
-    return (
-        "Nothing is rented or billed yet. A running lium-mcp server with this API key looks about once a minute until "
-        "expires_at, and rents as soon as it fits; while none runs nothing is rented, and the next one goes on. "
-        "list_pods shows it; remove_pod with its name cancels it."
-    )
+    if account.worker is not None and account.worker.is_login:
+        who = (
+            "This server looks about once a minute until expires_at, and rents as soon as it fits, for as long as the "
+            "user is logged in."
+        )
+    else:
+        who = (
+            "A running lium-mcp server with this API key looks about once a minute until expires_at, and rents as soon "
+            "as it fits; while none runs nothing is rented, and the next one goes on."
+        )
+    return f"Nothing is rented or billed yet. {who} list_pods shows it; remove_pod with its name cancels it."
 
 
 # cancelling

@@ -242,7 +242,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         if opened is None:
             raise TokenRefused("The login cannot be read any more; log in again.")
         # The same account with another token, or in another client, is the same caller.
-        return Caller(opened["key"], LOGIN_OVER_HTTP, found[1].account)
+        return Caller(opened["key"], LOGIN_OVER_HTTP, found[1].account, is_login=True)
 
     async def _find(
         self, secret: str, kind: TokenKind, client: OAuthClientInformationFull
