@@ -44,6 +44,7 @@ from lium_mcp.serving.repeats import Repeats
 from lium_mcp.serving.replica_names import elsewhere, named, no_sessions, without_sessions
 from lium_mcp.serving.request_ids import of_sse
 from lium_mcp.serving.sessions import SessionBounds, Sessions
+from lium_mcp.serving.shared_ledger import doubts_about_ledger
 from lium_mcp.serving.traced import traced
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
@@ -192,6 +193,8 @@ async def serve_http(
         tools = [tool.name for tool in await server.list_tools()]
         async with _showing_metrics(settings, opened, table, repeats), traced(tools):
             address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
+            for doubt in doubts_about_ledger(settings):
+                log.warning(doubt)
             log.info("Serving %s/mcp and %s/sse", address, address)
             on_ready(address)
             if not settings.is_local and not settings.find_state_keys():

@@ -266,6 +266,38 @@ async def test_a_removal_goes_on_at_another_replica_with_the_last_backup_that_on
     assert lium.pod(stage.pod)["status"] in ("DELETING", "DELETED")
 
 
+async def test_restores_into_one_pod_are_ordered_one_after_the_other_whichever_replica_orders_them(
+    lium: Simulated, tmp_path: Path, state_url: str
+) -> None:
+    await staged(lium.playing, "remove_pod")
+    backup = next(row["id"] for row in lium.state()["backups"] if row["status"] == "COMPLETED")
+    arguments = {"backup_id": backup, "pods": ["train"], "path": "/root/data", "wait_seconds": 0}
+    person = Person(*["yes"] * 2)
+    with replicas(tmp_path, 2, state_url, LIUM_BASE_URL=lium.base_url) as servers:
+        lium.fault("slow", seconds=2, match={"method": "POST", "path": "/pods/*/restore"})
+        async with client_of(servers[:1], person=person) as one, client_of(servers[1:], person=person) as other:
+            both = await asyncio.gather(
+                one.call_tool("restore_backup", arguments), other.call_tool("restore_backup", arguments)
+            )
+    rows = [row for result in both for row in (result.structured_content or {})["pods"]]
+    assert sorted(row["outcome"] for row in rows) == ["failed", "pending"], rows
+    [problem] = [row["problem"] for row in rows if row["outcome"] == "failed"]
+    assert "restore_target_taken" in problem
+    assert len(lium.state()["restores"]) == 1
+
+
+async def test_replicas_whose_ledger_is_a_file_are_told_what_that_is_good_for(lium: Simulated, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    for setting in ({"LIUM_MCP_STATE_KEYS": STATE_KEY}, {"LIUM_MCP_REPLICA": "gpu-1"}):
+        with serving(tmp_path / "one", LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url, **setting) as server:
+            said = server.stderr()
+        assert f"{next(iter(setting))} is for several replicas" in said
+        assert str(tmp_path / "ledger.db") in said
+        assert "set LIUM_MCP_STATE_URL to a PostgreSQL database" in said
+    with serving(tmp_path / "two", LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url) as server:
+        assert "several replicas" not in server.stderr()
+
+
 @pytest.mark.external
 async def test_where_the_ledger_is_down_no_answer_acts(lium: Simulated, tmp_path: Path, postgres: Postgres) -> None:
     await staged(lium.playing, "reboot_pod")

@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.api.backups import Backup
+from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
@@ -127,7 +128,7 @@ async def restore_into(
     name beside it where that is not seen to be free. A pod where it is neither is refused, and the others go on.
     """
     runs = [_Run(pod, account.lium.now()) for pod in pods]
-    await _each(runs, lambda run: _start(account, agreed, turns, backup.id, run, path))
+    await _each(runs, lambda run: _start(account, poller.clock, agreed, turns, backup.id, run, path))
 
     async def read() -> list[_Run]:
         await _each((run for run in runs if not run.is_over), lambda run: _read_state(account, backup.id, run))
@@ -173,11 +174,11 @@ async def _each(runs: Iterable[_Run], step: Callable[[_Run], Awaitable[None]]) -
 
 
 async def _start(
-    account: Account, agreed: Question | None, turns: RestoreTurns, backup_id: str, run: _Run, path: str
+    account: Account, clock: Clock, agreed: Question | None, turns: RestoreTurns, backup_id: str, run: _Run, path: str
 ) -> None:
     pod = run.pod
     try:
-        async with turns.taking(pod):
+        async with turns.taking(account, clock, pod):
             unfinished = await turns.unfinished(account, pod)
             run.path = await _fresh_path(account, agreed, backup_id, pod, path, unfinished)
             run.ordered_at = account.lium.now()
