@@ -50,7 +50,7 @@ clients: .venv/.dev ## install other people's clients into .cache, or say why on
 
 .PHONY: fuzz
 fuzz: .venv/.dev ## run the tests that draw their inputs, with other draws each time, and the whole corpus of hostile inputs
-	TEST_ALL_INPUTS=1 $(BIN)/python -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=default
+	TEST_ALL_INPUTS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "hypothesis and not external" --hypothesis-profile=default
 	TEST_ALL_INPUTS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/faults/test_inputs.py
 
 .PHONY: test-hosts

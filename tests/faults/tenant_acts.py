@@ -63,6 +63,8 @@ _CHANGING: Final[dict[str, tuple[str, str, Row]]] = {
     "get_job": ("pod", "pod", {"wait_seconds": 0}),
     "run_command": ("pod", "pod", {"command": "echo hello"}),
 }
+# These succeed where there is nothing to do.
+_MAY_DO_NOTHING: Final = {"get_job", "cancel_pod_removal", "delete_backup_schedule"}
 # What lists what an account has, and where the ids are.
 _OWN_LISTS: Final[dict[str, tuple[str, Row, str, str]]] = {
     "pod": ("list_pods", {"limit": 100}, "pods", "pod_id"),
@@ -215,7 +217,7 @@ class Acting:
         self.seen[f"done {tool}"] += 1
         self.seen["done"] += 1
         assert is_own, f"{tenant.name} did {tool} to what is another's: {heard.message}"
-        assert tenant.changes or tool == "get_job", f"{tenant.name} may only read: {heard.message}"
+        assert tenant.changes or tool in _MAY_DO_NOTHING, f"{tenant.name} may only read: {heard.message}"
         has.note(tool, arguments, thing, heard.content, by=tenant.name, at=self.round)
 
     async def _rent(self, act: Act, tenant: Tenant, server: Served) -> None:
@@ -258,9 +260,12 @@ class Acting:
         if not self._open:
             return
         question = self._open[-1 - act.which % len(self._open)]
-        if act.is_own:
-            of_account = [one for one in self.tenancy.tenants.values() if one.account == question.tenant.account]
-            tenant = of_account[act.which % len(of_account)]
+        callers = [
+            one
+            for one in self.tenancy.tenants.values()
+            if (one.account == question.tenant.account) == (act.is_own and act.which % 2 == 0)
+        ]
+        tenant = tenant if tenant in callers else callers[act.which % len(callers)]
         is_own = question.tenant.account == tenant.account
         if is_own and act.says == "accept":
             self._open.remove(question)

@@ -25,10 +25,12 @@ from tests.compat.simulated import Simulated, simulating
 from tests.faults.tenant_acts import Act, Acting
 from tests.faults.tenants import HOUSE_KEY, HOUSE_TOKEN, Tenancy
 from tests.http_server import Served, serving
+from tests.postgres import Postgres
 from tests.replicas import replicas
 
 ACTS: Final = int(os.environ.get("TENANT_ACTS", "0"))
-EXAMPLES: Final = 40 if "TEST_ALL_INPUTS" in os.environ else 2
+IS_FUZZED: Final = "TEST_ALL_INPUTS" in os.environ
+EXAMPLES: Final = 40 if IS_FUZZED else 2
 ROUNDS: Final = 12
 AT_ONCE: Final = 4
 SETTINGS: Final = {"LIUM_MCP_CALLS_AT_ONCE": "8", "LIUM_MCP_CALLS_PER_MINUTE": "100000"}
@@ -61,7 +63,13 @@ class Place:
     seen: Counter[str]
 
 
-@pytest.fixture(scope="module", params=["one server", "two replicas"])
+PLACES: Final = (
+    *("one server", "two replicas"),
+    pytest.param("two replicas on PostgreSQL", marks=pytest.mark.external),
+)
+
+
+@pytest.fixture(scope="module", params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     home: Path = tmp_path_factory.mktemp("tenants")
     with ExitStack() as stack:
@@ -71,18 +79,23 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             own = {"LIUM_API_KEY": HOUSE_KEY, "LIUM_MCP_SERVER_TOKEN": HOUSE_TOKEN}
             servers = [stack.enter_context(serving(home, **given, **own))]
         else:
-            servers = stack.enter_context(replicas(home, 2, f"sqlite:///{home / 'shared.db'}", **given))
+            state_url = f"sqlite:///{home / 'shared.db'}"
+            if "PostgreSQL" in request.param:
+                postgres: Postgres = request.getfixturevalue("postgres")
+                state_url = stack.enter_context(postgres.database())
+            servers = stack.enter_context(replicas(home, 2, state_url, **given))
         yield Place(lium, servers, request.param == "one server", Counter())
 
 
-@pytest.mark.timeout(0 if ACTS else 600)  # what fails is made as short as it can be, which takes minutes
+@pytest.mark.hypothesis
+@pytest.mark.timeout(0 if ACTS else 1800 if IS_FUZZED else 600)  # to make short what fails takes minutes
 def test_tenants_do_not_meet(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     with asyncio.Runner() as runner:
 
         @settings(
             max_examples=max(EXAMPLES, ACTS // (ROUNDS * AT_ONCE)),
             deadline=None,
-            derandomize=not ACTS,
+            derandomize=not (ACTS or IS_FUZZED),
             # By hand, what fails is looked at first: to make it short takes minutes.
             phases=[Phase.generate] if ACTS else tuple(Phase),
             database=None,
