@@ -16,6 +16,8 @@ author = "The Lium MCP authors"
 extensions = ["myst_parser"]
 root_doc = "index"
 myst_heading_anchors = 4
+# The lexer of nginx's files takes a brace in a quoted text for one of its own.
+suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
 html_title = "Lium MCP"
