@@ -18,8 +18,8 @@ def test_every_link_of_the_page_leads_to_a_file_of_the_project_or_elsewhere() ->
     paths = [re.sub(r"^(blob|raw)/main/|#.*$", "", link) for link in own]
     assert [path for path in paths if not (ROOT / path).is_file()] == []
     assert all(link.startswith("https://") for link in links)
-    [picture] = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", core.readme)
-    assert picture == f"{read().repository}/raw/main/docs/demo.svg"
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", core.readme)
+    assert pictures == [f"{read().repository}/raw/main/docs/{name}" for name in ("demo.svg", "page/pods-1280-light.png")]
 
 
 def test_the_readme_fits_two_screens() -> None:
