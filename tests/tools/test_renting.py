@@ -244,6 +244,8 @@ async def test_an_answer_before_the_boot_says_that_whole_hours_count_from_there(
     rented = await agent.call("rent_pod", **(BY_SPEC | {"hours": 2, "wait_seconds": 0}))
     assert rented["outcome"] == "pending"
     assert rented["pod"]["removal_hours_after_boot"] == 2
+    [listed] = (await agent.call("list_pods"))["pods"]
+    assert listed["removal_hours_after_boot"] == 2 or "removal_at" in listed
     assert "get_pod" in rented["next"]
     assert "warnings" not in rented
     sandbox.clock.advance(minutes=1)

@@ -47,6 +47,15 @@ test("a pod stands with its state, price, cost, and the time to its removal", as
     expect(shown()).toContain(words);
 });
 
+test("a pod that has not started is removed so long after it has", async () => {
+  const { removal_at: _, ...rest } = POD;
+  const starting = { ...rest, status: "PENDING", billing: false, removal_hours_after_boot: 3 };
+  await page(fakeHost({ list_pods: { ...LIST, pods: [starting] } }));
+  expect(shown()).toContain("3 h 00 min");
+  expect(shown()).toContain("after it has started");
+  expect(shown()).not.toContain("No time set");
+});
+
 test("extending asks for a time, says what it costs, and tells the model what the person did", async () => {
   const host = await page(fakeHost({ list_pods: LIST, schedule_pod_removal: { removal_at: "2026-11-30T04:00:00Z" } }));
   button("Extend train-a").click();

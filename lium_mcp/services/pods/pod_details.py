@@ -48,6 +48,7 @@ class PodRow(Result):
     price_per_hour_usd: UsdRate | None = None
     billing: bool | None = None
     removal_at: UtcTime | None = None
+    removal_hours_after_boot: int | None = None
     idle_minutes: int | None = None
     final_backup: bool | None = None
     maintenance: str | None = None
@@ -82,7 +83,6 @@ class PodView(PodRow):
     removed_at: UtcTime | None = None
     removed_because: str | None = None
     cost_so_far_usd: Usd | None = None
-    removal_hours_after_boot: int | None = None
     idle_for_minutes: int | None = None
     kept_because: str | None = None
     template: PodTemplateView | None = None
@@ -215,7 +215,6 @@ async def pod_view(
         ready_in_seconds=pod.estimated_ready_seconds,
         created_at=pod.created_at,
         cost_so_far_usd=cost,
-        removal_hours_after_boot=pod.termination_hours,
         idle_for_minutes=idle.idle_for_minutes if idle else None,
         kept_because=idle.kept_because if idle else None,
         template=PodTemplateView(
@@ -314,6 +313,7 @@ def _row_fields(pod: Pod, idle: IdleState) -> dict[str, object]:
         "price_per_hour_usd": pod.price,
         "billing": pod.bills,
         "removal_at": pod.removal_scheduled_at,
+        "removal_hours_after_boot": pod.termination_hours,
         "idle_minutes": removal.idle_minutes if removal else None,
         "final_backup": (removal.final_backup or None) if removal else None,
         "maintenance": maintenance(pod),

@@ -35,6 +35,8 @@ export interface Pod {
   readonly costUsd: number | undefined;
   readonly ageHours: number | undefined;
   readonly removalAt: number | undefined;
+  /** Lium is to remove it so long after it has started, which it has not. */
+  readonly removalHoursAfterStart: number | undefined;
   readonly idleMinutes: number | undefined;
   readonly finalBackup: boolean | undefined;
   readonly template: string | undefined;
@@ -58,6 +60,7 @@ function podOf(given: Json, i: number): Pod {
     costUsd: number(given.cost_estimate_usd) ?? number(given.cost_so_far_usd),
     ageHours: number(given.age_hours),
     removalAt: moment(given.removal_at),
+    removalHoursAfterStart: number(given.removal_hours_after_boot),
     idleMinutes: number(given.idle_minutes),
     finalBackup: flag(given.final_backup),
     template: text(given.template) ?? text(record(given.template).name),

@@ -321,6 +321,13 @@ function sentence(status: string | undefined): string | undefined {
 
 function Removal({ pod }: { pod: Pod }) {
   const idle = pod.idleMinutes === undefined ? undefined : `idle ${pod.idleMinutes} min`;
+  if (pod.removalAt === undefined && pod.removalHoursAfterStart !== undefined)
+    return (
+      <div class="two">
+        <span>{span(pod.removalHoursAfterStart * 3600)}</span>
+        <span class="quiet small">after it has started</span>
+      </div>
+    );
   if (pod.removalAt === undefined)
     return (
       <div class="two">
