@@ -28,7 +28,10 @@ from lium_mcp.serving.callers import OWN_KEY_HEADER, Caller, Callers
 ENTRY_MINUTES: Final = 5
 _AGAIN: Final = "Run `lium-mcp dashboard` again, and open the address that it prints."
 _NO_SESSION: Final = f"This needs the session of the page. {_AGAIN}"
-_USED: Final = f"This address has been used: it opens the page once. Go on in that tab, or end it there. {_AGAIN}"
+_USED: Final = (
+    "This address has been used: it opens the page once. Go on in the tab that it opened. If you had not used it, "
+    f"somebody else has: end it with Ctrl-C. {_AGAIN}"
+)
 _LATE: Final = f"This address is older than {ENTRY_MINUTES} minutes, and opens the page no more. {_AGAIN}"
 _WRONG: Final = f"This is not the address that was printed. {_AGAIN}"
 _MOST_BYTES: Final = 4096
@@ -87,7 +90,10 @@ class Dashboard:
     Attributes:
         gate: Tells who sent a request: this itself.
         routes: The page, and what it asks for besides MCP.
+        is_page: That it is one.
     """
+
+    is_page: Final = True
 
     def __init__(self, callers: Callers, session: str, entrance: Entrance, controls: ASGIApp | None = None) -> None:
         """`controls` has the clock and the faults of a sandbox, if it is one that the page looks at."""

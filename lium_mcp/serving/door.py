@@ -41,22 +41,29 @@ _SETTING: Final = (
 )
 
 
-def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+def guarded(app: ASGIApp, settings: Settings, *, is_page: bool = False) -> ASGIApp:
     """Check Host and Origin before anything else, and let pages of the allowed origins read the answers.
 
     Only whether the server lives, and takes calls, may be asked from anywhere: who watches it calls it by its address.
+
+    Args:
+        app: What is guarded.
+        settings: Have the hosts under which it may be called.
+        is_page: Whether it serves its own page. Then no other page may call it: none at another port of this machine
+            either, whoever has that.
     """
     host_pattern = f"(?i:{'|'.join(_patterns(settings))})"
     origin_pattern = f"(?i:https?)://{host_pattern}"
     hosts, origins = re.compile(host_pattern), re.compile(origin_pattern)
     probes = {settings.path_prefix + HEALTH, settings.path_prefix + READY}
-    app = CORSMiddleware(
-        app,
-        allow_origin_regex=origin_pattern,
-        allow_methods=_METHODS,
-        allow_headers=_SENT_HEADERS,
-        expose_headers=_READ_HEADERS,
-    )
+    if not is_page:
+        app = CORSMiddleware(
+            app,
+            allow_origin_regex=origin_pattern,
+            allow_methods=_METHODS,
+            allow_headers=_SENT_HEADERS,
+            expose_headers=_READ_HEADERS,
+        )
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in probes:
@@ -66,6 +73,10 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
             if not hosts.fullmatch(host):
                 log.warning("A request was refused: its Host is none of LIUM_MCP_ALLOWED_HOST")
                 refusal = PlainTextResponse(f"This server is not called under that Host. {_SETTING}", 421)
+            elif is_page and origin and origin != f"{scope['scheme']}://{host}":
+                # Its address is what it was called under: the port may be one that SSH forwards.
+                log.warning("A request was refused: its Origin is not that of the page")
+                refusal = PlainTextResponse("Only the page of this address may call this server.", 403)
             elif origin and not origins.fullmatch(origin):
                 log.warning("A request was refused: its Origin is none of LIUM_MCP_ALLOWED_HOST")
                 refusal = PlainTextResponse(f"Web pages of that Origin may not call this server. {_SETTING}", 403)

@@ -86,6 +86,10 @@ class Desk(Protocol):
         """What clients and browsers ask besides."""
 
     @property
+    def is_page(self) -> bool:
+        """Whether it is a page of its own, so that no other page may call."""
+
+    @property
     def aclose(self) -> Callable[[], Awaitable[None]]:
         """Closes what it has open."""
 
@@ -158,7 +162,7 @@ def build_app(
     own_routes = [Route(HEALTH, health), Route(READY, readiness.answer), *(desk.routes if desk else ())]
     app = Starlette(routes=[*own_routes, *routes], lifespan=lifespan)
     identified = _identified(app, desk.gate.identify if desk else _without_logins(callers))
-    found = found_below(guarded(identified, settings), settings.path_prefix)
+    found = found_below(guarded(identified, settings, is_page=desk is not None and desk.is_page), settings.path_prefix)
     return Hangups(numbered(found, proxied=bool(settings.trusted_proxy)))
 
 

@@ -46,9 +46,46 @@ async def test_another_tab_with_a_used_address_says_what_to_do(browser: Browser,
         await opened(page, shown)
     other = await browser.new_page()
     await other.goto(f"{shown.url}/#token={shown.token}")
+    await expect(other.get_by_text("If you had not used it, somebody else has")).to_be_visible()
     await expect(other.get_by_text("lium-mcp dashboard")).to_be_visible()
-    await other.goto(f"{shown.url}/")
-    await expect(other.get_by_text("lium-mcp dashboard")).to_be_visible()
+    third = await browser.new_page()
+    await third.goto(f"{shown.url}/")
+    await expect(third.get_by_text("This page needs its whole address")).to_be_visible()
+
+
+async def test_an_address_that_is_opened_in_the_tab_is_taken_out_and_tried(browser: Browser, shown: Shown) -> None:
+    page = await browser.new_page()
+    await page.goto(f"{shown.url}/#token=of-an-older-one")
+    await expect(page.get_by_text("This is not the address that was printed")).to_be_visible()
+    # Nothing is loaded: what stands behind the # alone is another.
+    await page.goto(f"{shown.url}/#token={shown.token}")
+    await expect(page.get_by_text("No pod runs")).to_be_visible()
+    await page.get_by_role("navigation").get_by_role("button", name="Money").click()
+    await page.goto(f"{shown.url}/#token={shown.token}")
+    await expect(page.get_by_text("This address has been used")).to_be_visible()
+    assert page.url == f"{shown.url}/#money"
+    await page.get_by_role("button", name="Read anew").click()
+    await expect(page.locator("nav [aria-current=page]")).to_have_text("Money")
+
+
+async def test_views_are_in_the_history(browser: Browser, shown: Shown) -> None:
+    async with tab(browser) as page:
+        await opened(page, shown)
+        current = page.locator("nav [aria-current=page]")
+        await page.get_by_role("navigation").get_by_role("button", name="Market").click()
+        await page.get_by_role("navigation").get_by_role("button", name="Money").click()
+        await page.go_back()
+        await expect(current).to_have_text("Market")
+        await page.reload()
+        await expect(current).to_have_text("Market")
+        await page.go_back()
+        await expect(current).to_have_text("Pods")
+        assert page.url == f"{shown.url}/"
+        await page.go_forward()
+        await page.go_forward()
+        await expect(current).to_have_text("Money")
+        await page.evaluate("location.hash = '#market'")
+        await expect(current).to_have_text("Market")
 
 
 async def test_no_other_page_may_frame_it(browser: Browser, shown: Shown) -> None:

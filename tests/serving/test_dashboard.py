@@ -96,6 +96,7 @@ def test_the_address_opens_the_page_once(stranger: httpx2.Client, shown: Shown, 
     again = stranger.post("/token", json={"token": shown.token})
     assert again.status_code == 401
     assert again.json()["error"].startswith("This address has been used")
+    assert "If you had not used it, somebody else has: end it with Ctrl-C." in again.json()["error"]
     assert again.headers["cache-control"] == "no-store"
     assert session not in again.text
 
@@ -140,6 +141,23 @@ def test_an_address_that_lay_about_opens_nothing() -> None:
 def test_no_other_site_may_ask(page: httpx2.Client, path: str, header: str, status: int) -> None:
     evil = "evil.example.com" if header == "Host" else "https://evil.example.com"
     assert page.post(path, headers={header: evil}).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/", "/token", "/mcp", "/start.json", "/_sandbox/clock"])
+def test_nor_may_a_page_at_another_port_of_this_machine(page: httpx2.Client, shown: Shown, path: str) -> None:
+    port = shown.url.rpartition(":")[2]
+    for other in ("http://127.0.0.1:3000", "http://127.0.0.1", f"http://localhost:{port}", f"https://127.0.0.1:{port}"):
+        for answer in (
+            page.post(path, headers={"Origin": other}),
+            page.options(path, headers={"Origin": other, "Access-Control-Request-Method": "POST"}),
+        ):
+            assert answer.status_code == 403
+            assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_page_may_ask_under_the_port_that_ssh_forwards(page: httpx2.Client) -> None:
+    there = "127.0.0.1:9000"
+    assert page.get("/start.json", headers={"Host": there, "Origin": f"http://{there}"}).status_code == 200
 
 
 def test_the_page_is_asked_before_anything_is_rented_and_a_no_rents_nothing(page: httpx2.Client) -> None:

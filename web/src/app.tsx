@@ -5,7 +5,7 @@ import { dismiss, notices } from "./data/actions";
 import { asleep, newestAt, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
-import { controls, ended, filling, type Host } from "./host/host";
+import { controls, type Ended, ended, filling, type Host } from "./host/host";
 import { HostContext, useHost } from "./host/use_host";
 import { show, VIEWS, type View, view } from "./navigation";
 import { type Choice, choice, choose } from "./theme";
@@ -46,10 +46,10 @@ function Shown({ name }: { name: View }) {
   );
 }
 
-function Over({ what }: { what: string }) {
+function Over({ what }: { what: Ended }) {
   return (
-    <Empty title="This page is closed" icon="clock">
-      {what}
+    <Empty title={what.title} icon="clock">
+      <span class="foreign">{what.message}</span>
     </Empty>
   );
 }

@@ -1,12 +1,13 @@
 // Starts the page: in a conversation when a window is above this one, in a browser otherwise.
 import { render } from "preact";
 import { App } from "./app";
-import { begin } from "./data/readings";
+import { say } from "./data/actions";
+import { begin, refresh } from "./data/readings";
 import { learnPolicy } from "./data/server";
-import { browser, openSession } from "./host/browser";
+import { browser, openSession, takeToken } from "./host/browser";
 import { conversation } from "./host/conversation";
 import { ended } from "./host/host";
-import { open, restoreView } from "./navigation";
+import { nameView, open, restoreView } from "./navigation";
 import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/parts.css";
@@ -30,12 +31,28 @@ if (root !== null) {
 
 async function inBrowser(root: HTMLElement): Promise<void> {
   restoreChoice();
-  const there = await openSession();
   restoreView();
+  const refused = await openSession(takeToken());
   render(<App host={browser} />, root);
-  if (!there) return;
+  sayThatItGoesOn(refused);
+  // An address that is opened in this tab changes what stands behind the # alone: nothing is loaded then.
+  window.addEventListener("hashchange", () => void readAddress());
   begin(browser);
-  void learnPolicy(browser);
+  if (ended.value === undefined) void learnPolicy(browser);
+}
+
+async function readAddress(): Promise<void> {
+  const once = takeToken();
+  if (once === undefined) return restoreView();
+  nameView();
+  const refused = await openSession(once);
+  sayThatItGoesOn(refused);
+  if (ended.value === undefined) await Promise.all([learnPolicy(browser), refresh()]);
+}
+
+function sayThatItGoesOn(refused: string | undefined): void {
+  if (refused !== undefined && ended.value === undefined)
+    say("failed", `${refused} This tab goes on with the session that it has.`);
 }
 
 async function inConversation(root: HTMLElement): Promise<void> {
@@ -59,7 +76,10 @@ async function inConversation(root: HTMLElement): Promise<void> {
     render(<Loading rows={5} label="Waiting for what to show" />, root);
     await opening;
   } catch {
-    ended.value = "The program that shows this page did not answer it. Ask for your pods again.";
+    ended.value = {
+      title: "The program that shows this page does not answer it",
+      message: "Ask for your pods again.",
+    };
   }
   render(<App host={host} />, root);
   begin(host);

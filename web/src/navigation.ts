@@ -49,13 +49,19 @@ function guess(data: Readonly<Record<string, unknown>>): View {
   return "pods";
 }
 
+/** Shows a view that a person chose: Back leads to the one before. In a host's frame history is the host's. */
 export function show(next: View): void {
+  if (next !== view.value && window.parent === window) history.pushState(null, "", `#${next}`);
   view.value = next;
-  if (window.parent === window) history.replaceState(null, "", `#${next}`);
 }
 
-/** The view that the address names, so that a page loaded again shows the same. */
+/** The view that the address names: after Back and Forward, when it was changed by hand, and on a page loaded again. */
 export function restoreView(): void {
-  const named = VIEWS.find((name) => location.hash === `#${name}`);
+  const named = location.hash === "" ? VIEWS[0] : VIEWS.find((name) => location.hash === `#${name}`);
   if (named !== undefined) view.value = named;
+}
+
+/** Lets the address name the view that is shown, where something else stood in it. */
+export function nameView(): void {
+  history.replaceState(null, "", view.value === VIEWS[0] ? location.pathname : `#${view.value}`);
 }

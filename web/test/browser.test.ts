@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { browser, openSession } from "../src/host/browser";
+import { browser, openSession, takeToken } from "../src/host/browser";
 import { controls, ended } from "../src/host/host";
 import { asked } from "../src/host/questions";
 
@@ -17,7 +17,7 @@ function server(answer: (request: Request) => Response): void {
   vi.stubGlobal("fetch", (path: string, init: RequestInit = {}) => {
     const request = { path, headers: new Headers(init.headers), body: init.body ? JSON.parse(String(init.body)) : {} };
     requests.push(request);
-    return Promise.resolve(answer(request));
+    return Promise.resolve(request).then(answer);
   });
 }
 
@@ -35,26 +35,71 @@ afterEach(() => vi.unstubAllGlobals());
 
 test("the one-time token leaves the address, and becomes a session", async () => {
   server(({ path }) => (path === "/token" ? json({ token: "session" }) : json({ controls: "/_sandbox" })));
-  expect(await openSession()).toBe(true);
+  const once = takeToken();
   expect(location.href).not.toContain("once");
+  expect(await openSession(once)).toBeUndefined();
+  expect(ended.value).toBeUndefined();
   expect(requests[0]?.body).toEqual({ token: "once" });
   expect(requests[1]?.headers.get("authorization")).toBe("Bearer session");
   expect(controls.value).toBe("/_sandbox");
 });
 
-test("a token that was used ends the page, with what to do; a tab that was loaded again goes on", async () => {
-  server(({ path }) => (path === "/token" ? json({}, 401) : json({})));
-  expect(await openSession()).toBe(false);
-  expect(ended.value).toContain("lium-mcp dashboard");
+const USED = "This address has been used: it opens the page once.";
+
+test("an address that was used, no address, and a session that is over are three things", async () => {
+  server(({ path }) => (path === "/token" ? json({ error: USED }, 401) : json({}, 401)));
+  expect(await openSession("once")).toBe(USED);
+  expect(ended.value).toEqual({ title: "This address does not open the page", message: USED });
   ended.value = undefined;
+  await openSession(undefined);
+  expect(ended.value).toMatchObject({ title: "This page needs its whole address" });
+  ended.value = undefined;
+  sessionStorage.setItem("lium-session", "old");
+  await openSession(undefined);
+  expect(ended.value).toMatchObject({ title: "This session is over" });
+  await openSession(undefined);
+  expect(ended.value).toMatchObject({ title: "This session is over" });
+});
+
+test("an address that was used leaves the tab the session that it has, unless that is over", async () => {
+  server(({ path }) => (path === "/token" ? json({ error: USED }, 401) : json({})));
   sessionStorage.setItem("lium-session", "kept");
-  expect(await openSession()).toBe(true);
+  expect(await openSession("once")).toBe(USED);
+  expect(ended.value).toBeUndefined();
+  expect(sessionStorage.getItem("lium-session")).toBe("kept");
+  server(() => json({ error: USED }, 401));
+  await openSession("once");
+  expect(ended.value?.message).toBe(USED);
+});
+
+test("a new address opens a page that is closed", async () => {
+  server(({ path }) => (path === "/token" ? json({ token: "new" }) : json({})));
+  ended.value = { title: "This session is over", message: "" };
+  expect(await openSession("fresh")).toBeUndefined();
+  expect(ended.value).toBeUndefined();
+  expect(requests.at(-1)?.headers.get("authorization")).toBe("Bearer new");
+});
+
+test.each([
+  [
+    "does not answer",
+    (): Response => {
+      throw new TypeError("Failed to fetch");
+    },
+  ],
+  ["did not take it (500)", (): Response => new Response("<html>", { status: 500 })],
+])("where the server %s, it says so", async (words, answer) => {
+  server(answer);
+  await openSession("once");
+  expect(ended.value?.message).toContain(words);
+  expect(ended.value?.message).toContain("lium-mcp dashboard");
 });
 
 test("a session that is over ends the page", async () => {
   server(() => json({}, 401));
   expect(await browser.call("list_pods", {})).toMatchObject({ ok: false, code: "session_over" });
-  expect(ended.value).toContain("lium-mcp dashboard");
+  expect(ended.value?.title).toBe("This session is over");
+  expect(ended.value?.message).toContain("lium-mcp dashboard");
 });
 
 test("a call says what it is in its headers too, and reads the answer", async () => {

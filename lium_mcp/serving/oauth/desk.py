@@ -31,11 +31,13 @@ class LoginDesk:
         gate: Tells who sent a request.
         routes: What clients and browsers ask besides.
         aclose: Closes what it has open.
+        is_page: That it is no page of its own: pages of the hosts that are allowed may call.
     """
 
     gate: Gate
     routes: Sequence[Route]
     aclose: Callable[[], Awaitable[None]]
+    is_page: bool = False
 
 
 def open_issuer_desk(oauth: OAuth, issuer: str, hook: Hook, callers: Callers) -> LoginDesk:

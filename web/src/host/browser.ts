@@ -1,7 +1,7 @@
 // The page in a browser, in place of a host: it speaks MCP (2026-07-28, without a session) to the server that sent it.
 import { type Json, record, text } from "../data/shapes";
 import { jsonOf } from "./conversation";
-import { type Answer, answerOf, controls, ended, type Host, trouble } from "./host";
+import { type Answer, answerOf, controls, type Ended, ended, type Host, trouble } from "./host";
 import { askPerson } from "./questions";
 
 const PROTOCOL = "2026-07-28";
@@ -11,36 +11,59 @@ const ABOUT = {
   "io.modelcontextprotocol/clientCapabilities": { elicitation: { form: {} } },
 };
 const KEPT_AS = "lium-session";
-const OVER =
-  "An address opens the page once, and its session ends with the server. Run lium-mcp dashboard again, and open the address that it prints.";
+const AGAIN = "Run lium-mcp dashboard again, and open the address that it prints.";
+const OVER: Ended = { title: "This session is over", message: `It ended with its server. ${AGAIN}` };
+const NO_ADDRESS: Ended = {
+  title: "This page needs its whole address",
+  message: `What stands behind the # opens it, once, and this tab has no session. ${AGAIN}`,
+};
+const UNREACHABLE = "The server on this machine does not answer.";
+const START_MS = 15_000;
 const LONGEST_CALL_MS = 12 * 60_000;
 /** A server that asks again and again about one call is not answered for ever. */
 const MOST_ROUNDS = 10;
 
-/** Takes the one-time token out of the address, and gets a session for it. False where there is none. */
-export async function openSession(): Promise<boolean> {
+/** Takes the one-time token out of the address, where nobody should see it. */
+export function takeToken(): string | undefined {
   const once = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (once !== null) {
-    history.replaceState(null, "", location.pathname);
-    const answer = await fetch("/token", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ token: once }),
-      signal: AbortSignal.timeout(15_000),
-    }).catch(() => undefined);
-    const session = answer?.ok ? text(record(await answer.json().catch(() => undefined)).token) : undefined;
-    if (session !== undefined) sessionStorage.setItem(KEPT_AS, session);
-    // One that was used already may be this very tab's, which was loaded again.
-  }
+  if (once === null) return undefined;
+  history.replaceState(null, "", location.pathname);
+  return once;
+}
+
+/**
+ * Opens the session of a one-time token, or goes on with the one that this tab has. Where there is none, `ended` says
+ * why. Returns why the token opened nothing, if so: the tab's own session may be good all the same.
+ */
+export async function openSession(once: string | undefined): Promise<string | undefined> {
+  const refused = once === undefined ? undefined : await enter(once);
+  const none = refused === undefined ? NO_ADDRESS : { title: "This address does not open the page", message: refused };
   if (sessionStorage.getItem(KEPT_AS) === null) {
-    ended.value = OVER;
-    return false;
+    // Why a session ended stands there until another address is tried.
+    if (once !== undefined || ended.value === undefined) ended.value = none;
+    return refused;
   }
-  const said = await authorized("/start.json", { signal: AbortSignal.timeout(15_000) }).catch(() => undefined);
-  if (said?.ok) {
-    controls.value = text(record(await said.json().catch(() => undefined)).controls);
-  }
-  return ended.value === undefined;
+  ended.value = undefined;
+  const said = await authorized("/start.json", { signal: AbortSignal.timeout(START_MS) }).catch(() => undefined);
+  if (said?.ok) controls.value = text(record(await said.json().catch(() => undefined)).controls);
+  if (said?.status === 401 && refused !== undefined) ended.value = none;
+  return refused;
+}
+
+/** Gets a session for a token, and keeps it; else why there is none, as the server says it. */
+async function enter(once: string): Promise<string | undefined> {
+  const answer = await fetch("/token", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ token: once }),
+    signal: AbortSignal.timeout(START_MS),
+  }).catch(() => undefined);
+  if (answer === undefined) return `${UNREACHABLE} ${AGAIN}`;
+  const said = record(await answer.json().catch(() => undefined));
+  const session = answer.ok ? text(said.token) : undefined;
+  if (session === undefined) return text(said.error) ?? `The server did not take it (${answer.status}). ${AGAIN}`;
+  sessionStorage.setItem(KEPT_AS, session);
+  return undefined;
 }
 
 /** Fetches from the server with the session's token; a session that is over ends the page. */
@@ -96,11 +119,8 @@ export const browser: Host = {
       }
       return trouble("no_answer", "The server asked again and again. Nothing more was sent.");
     } catch (error) {
-      if (ended.value !== undefined) return trouble("session_over", ended.value);
-      return trouble(
-        "unreachable",
-        error instanceof TypeError ? "The server on this machine does not answer." : (error as Error).message,
-      );
+      if (ended.value !== undefined) return trouble("session_over", ended.value.message);
+      return trouble("unreachable", error instanceof TypeError ? UNREACHABLE : (error as Error).message);
     }
   },
   async read(uri) {

@@ -36,8 +36,14 @@ export interface Opening {
 /** Where the sandbox's clock and faults are turned, if this page may: the path before /clock and /faults. */
 export const controls = signal<string | undefined>(undefined);
 
-/** Set when nothing can be called any more, with what to do about it. */
-export const ended = signal<string | undefined>(undefined);
+/** Why nothing can be called, and what to do about it. */
+export interface Ended {
+  readonly title: string;
+  readonly message: string;
+}
+
+/** Set while nothing can be called. */
+export const ended = signal<Ended | undefined>(undefined);
 
 /** Reads the result of tools/call. */
 export function answerOf(result: unknown): Answer {
