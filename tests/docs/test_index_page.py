@@ -19,7 +19,8 @@ def test_every_link_of_the_page_leads_to_a_file_of_the_project_or_elsewhere() ->
     assert [path for path in paths if not (ROOT / path).is_file()] == []
     assert all(link.startswith("https://") for link in links)
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", core.readme)
-    assert pictures == [f"{read().repository}/raw/main/docs/{name}" for name in ("demo.svg", "page/pods-1280-light.png")]
+    names = ("demo.svg", "page/pods-1280-light.png")
+    assert pictures == [f"{read().repository}/raw/main/docs/{name}" for name in names]
 
 
 def test_the_readme_fits_two_screens() -> None:
