@@ -140,7 +140,9 @@ async def test_texts_that_look_like_paths_reach_no_path() -> None:
             for name, schema in properties(tool).items():
                 if name in required(tool) and schema["type"] == "string":
                     for value in TRICKS:
-                        result = await agent.raw(tool.name, **(smallest(tool) | {name: value}))
+                        # What a call begins it need not see to its end.
+                        hasty = {"wait_seconds": 0} if "wait_seconds" in properties(tool) else {}
+                        result = await agent.raw(tool.name, **(smallest(tool) | hasty | {name: value}))
                         assert "internal_error" not in text_of(result), (tool.name, name, value)
         assert paths(agent)
         assert [path for path in paths(agent) if not PATH.fullmatch(path)] == []

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+import anyio
 import httpx2
 import pytest
 
@@ -300,7 +301,10 @@ async def test_a_run_goes_on_with_the_next_node_where_one_refuses(account: Sandb
     refusing(wire, TAKEN)
     async with agent_on(account, transport=wire, state_url=ledger) as agent:
         wanted: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "max_total_usd": 2}
-        await agent.call("run_job", command="sleep 60", wait_seconds=45, **wanted)
+        await agent.call("run_job", command="sleep 60", wait_seconds=1, **wanted)
+        with anyio.fail_after(60):
+            while not living(account):
+                await anyio.sleep(0.05)
         asked = nodes_asked(wire)
         assert len(set(asked)) == len(asked) == 2
         [pod] = living(account)
