@@ -77,7 +77,7 @@ export function ago(at: number | undefined, now: number): string {
   return seconds < 86_400 ? `${Math.floor(seconds / 3600)} h ago` : `${count(Math.floor(seconds / 86_400))} d ago`;
 }
 
-/** A moment on the clock of who reads: today the time alone, else with its day. */
+/** A moment on the clock of who reads: today the time alone, else with its day, and its year where that is not this one. */
 export function clock(at: number | undefined, now: number): string {
   if (at === undefined) return UNKNOWN;
   const day = new Date(at);
@@ -86,7 +86,11 @@ export function clock(at: number | undefined, now: number): string {
   const near = Math.abs(at - now) < 6 * 86_400_000;
   const date = near
     ? day.toLocaleDateString(LOCALE, { weekday: "short" })
-    : day.toLocaleDateString(LOCALE, { day: "numeric", month: "short" });
+    : day.toLocaleDateString(LOCALE, {
+        day: "numeric",
+        month: "short",
+        ...(day.getFullYear() === new Date(now).getFullYear() ? {} : { year: "numeric" }),
+      });
   return `${date} ${time}`;
 }
 

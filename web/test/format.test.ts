@@ -44,5 +44,7 @@ describe("figures as people read them", () => {
     expect(clock(new Date(2026, 10, 29, 16, 5).getTime(), now)).toBe("16:05");
     expect(clock(new Date(2026, 10, 30, 4, 53).getTime(), now)).toBe("Mon 04:53");
     expect(clock(new Date(2026, 11, 20, 4, 53).getTime(), now)).toBe("Dec 20 04:53");
+    expect(clock(new Date(9999, 11, 31, 23, 59).getTime(), now)).toBe("Dec 31, 9999 23:59");
+    expect(clock(new Date(2027, 0, 1, 4, 53).getTime(), new Date(2026, 11, 31, 12).getTime())).toBe("Fri 04:53");
   });
 });

@@ -57,7 +57,12 @@ test("a pod that has not started is removed so long after it has", async () => {
 });
 
 test("extending asks for a time, says what it costs, and tells the model what the person did", async () => {
-  const host = await page(fakeHost({ list_pods: LIST, schedule_pod_removal: { removal_at: "2026-11-30T04:00:00Z" } }));
+  const host = await page(
+    fakeHost({
+      list_pods: LIST,
+      schedule_pod_removal: { pod_id: "id-1", name: "train-a", removal_at: "2026-11-30T04:00:00Z" },
+    }),
+  );
   button("Extend train-a").click();
   await settle();
   expect(button("Set the time").disabled).toBe(true);
@@ -82,7 +87,9 @@ test("closing a form does nothing", async () => {
 });
 
 test("a removal takes a last backup first unless that is taken off", async () => {
-  const host = await page(fakeHost({ list_pods: LIST, remove_pod: { outcome: "done", charged_usd: 4.2 } }));
+  const host = await page(
+    fakeHost({ list_pods: LIST, remove_pod: { outcome: "done", name: "train-a", pod_id: "id-1", charged_usd: 4.2 } }),
+  );
   button("Remove train-a").click();
   await settle();
   button("Remove").click();
@@ -181,6 +188,7 @@ test("a part of a list is not taken for the whole", async () => {
   await page(
     fakeHost({
       list_pods: { ...LIST, total: 230, next_cursor: "100" },
+      get_pod: { outcome: "done", pod: POD },
       list_backups: { backups: [], next_cursor: "100" },
     }),
   );

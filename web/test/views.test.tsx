@@ -79,7 +79,12 @@ describe("the market", () => {
   });
 
   test("a rent asks for no more than was shown, and the model hears of it", async () => {
-    const host = await market({ rent_pod: { pod: { pod_id: "p1", status: "PENDING", price_per_hour_usd: 1.4105 } } });
+    const host = await market({
+      rent_pod: {
+        outcome: "done",
+        pod: { pod_id: "p1", name: "train-a", status: "PENDING", price_per_hour_usd: 1.4105 },
+      },
+    });
     button("Rent H100 PCIe, $1.410 an hour").click();
     await settle(1);
     expect(shown()).toContain("$8.46");

@@ -2,8 +2,9 @@
 // model's calls. What a person did here is told to the model, which would act on an old picture otherwise.
 import { signal } from "@preact/signals";
 import type { Answer, Host } from "../host/host";
+import { readable } from "./answers";
 import { refresh } from "./readings";
-import type { Json } from "./shapes";
+import { type Json, text } from "./shapes";
 
 export interface Action {
   readonly tool: string;
@@ -49,11 +50,20 @@ export async function act(host: Host, action: Action, target: string): Promise<A
   if (underWay.value.has(busy)) return undefined;
   underWay.value = new Set([...underWay.value, busy]);
   try {
-    const answer = await host.call(action.tool, action.args);
-    if (answer.ok) {
-      say("done", action.done(answer.data));
+    const answer = readable(action.tool, action.args, await host.call(action.tool, action.args));
+    if (answer.ok && NOT_DONE.has(String(answer.data.outcome))) {
+      const why = text(answer.data.next) ?? "Lium says no more.";
+      say("failed", `It was not done. ${why}`);
       host.tellModel(
-        `On the Lium page the person ${action.did}. The server answered: ${JSON.stringify(answer.data).slice(0, LONGEST_TOLD)}`,
+        `On the Lium page the person tried what would have ${action.did}. It was not done. ${gist(answer.data)}`,
+      );
+    } else if (answer.ok) {
+      say("done", action.done(answer.data));
+      host.tellModel(`On the Lium page the person ${action.did}. ${gist(answer.data)}`);
+    } else if (NO_WORD.has(answer.code)) {
+      say("failed", `Whether it took effect is not known: ${answer.message} See how it stands before you try again.`);
+      host.tellModel(
+        `On the Lium page the person tried what would have ${action.did}. Whether it took effect is not known: ${answer.message}`,
       );
     } else {
       const no = NOT_AGREED.has(answer.code);
@@ -70,4 +80,12 @@ export async function act(host: Host, action: Action, target: string): Promise<A
   }
 }
 
+function gist(data: Json): string {
+  return `The server answered: ${JSON.stringify(data).slice(0, LONGEST_TOLD)}`;
+}
+
+/** Outcomes in which nothing was done. */
+const NOT_DONE = new Set(["failed", "dry_run"]);
+/** The call may have reached its tool, and nobody says what came of it. */
+const NO_WORD = new Set(["unreadable", "no_answer", "unreachable"]);
 const NOT_AGREED = new Set(["not_confirmed", "declined", "cancelled"]);

@@ -6,6 +6,7 @@
 import { type Signal, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { type Answer, ended, type Host, trouble } from "../host/host";
+import { readable } from "./answers";
 import { type Json, moment } from "./shapes";
 
 export interface Failure {
@@ -173,14 +174,18 @@ function turn(): void {
   recent = recent.filter((then) => at - then < 60_000);
   const due = [...entries.values()]
     .filter((entry) => entry.lookers.size > 0 && entry.inFlight === undefined && entry.dueAt <= at)
-    .filter((entry) => !asleep.value || entry.state.value.at === undefined)
+    .filter((entry) => !asleep.value || isNew(entry))
     .sort((a, b) => compare(everyOf(a), everyOf(b)) || a.dueAt - b.dueAt);
   for (const entry of due) {
     if (running >= AT_ONCE) return;
-    // What was never read is what somebody has just opened.
-    if (recent.length >= CALLS_PER_MINUTE && entry.state.value.at !== undefined) continue;
+    if (recent.length >= CALLS_PER_MINUTE && !isNew(entry)) continue;
     void read(entry);
   }
+}
+
+/** What was never asked for is what somebody has just opened. */
+function isNew({ state, failures }: Entry): boolean {
+  return state.value.at === undefined && failures === 0;
 }
 
 function read(entry: Entry): Promise<void> {
@@ -212,8 +217,9 @@ function late(): Promise<Answer> {
   });
 }
 
-function take(entry: Entry, answer: Answer): void {
+function take(entry: Entry, given: Answer): void {
   const at = Date.now();
+  const answer = readable(entry.spec.tool, entry.spec.args ?? {}, given);
   if (answer.ok) {
     const said = moment(answer.data.now);
     if (said !== undefined) {

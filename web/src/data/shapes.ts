@@ -21,6 +21,17 @@ export function records(value: unknown): readonly Json[] {
     .map(record);
 }
 
+/** How many rows of a list cannot be read: what is no record, or of which `knows` says that it tells nothing. */
+export function unreadRows(value: unknown, knows: (row: Json) => boolean = () => true): number {
+  const read = records(value);
+  return list(value).length - read.filter(knows).length;
+}
+
+/** Whether something stands where a list should, and is none. */
+export function isNoList(value: unknown): boolean {
+  return value !== undefined && value !== null && !Array.isArray(value);
+}
+
 /** A finite number, also one that stands in a text, as Lium now and then sends it. */
 export function number(value: unknown): number | undefined {
   if (typeof value === "string" && /^\s*-?\d+(\.\d+)?(e-?\d+)?\s*$/i.test(value)) return number(Number(value));

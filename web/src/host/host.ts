@@ -9,7 +9,7 @@ export type Answer =
   | { readonly ok: false; readonly code: string; readonly message: string };
 
 /** Why a call did not reach a tool. */
-export type Trouble = "unreachable" | "session_over" | "refused_by_host" | "no_answer" | "not_offered";
+export type Trouble = "unreachable" | "session_over" | "refused_by_host" | "no_answer" | "not_offered" | "unreadable";
 
 export interface Host {
   readonly kind: "conversation" | "browser";
@@ -58,14 +58,21 @@ export function answerOf(result: unknown): Answer {
     const code = text(record(record(given._meta)["lium-mcp/error"]).code);
     return { ok: false, code: code ?? "failed", message: withoutCode(said, code) || "The call failed." };
   }
-  if (typeof given.structuredContent === "object" && given.structuredContent !== null) {
-    return { ok: true, data: record(given.structuredContent) };
-  }
   // Some hosts hand on the text alone; ours says the same as JSON.
+  const data = given.structuredContent ?? parsed(said);
+  if (typeof data !== "object" || data === null) {
+    return trouble("unreadable", said || "The answer had nothing in it.");
+  }
+  return Array.isArray(data)
+    ? trouble("unreadable", "What came is no answer of a tool.")
+    : { ok: true, data: record(data) };
+}
+
+function parsed(said: string): unknown {
   try {
-    return { ok: true, data: record(JSON.parse(said)) };
+    return JSON.parse(said);
   } catch {
-    return { ok: false, code: "no_answer", message: said || "The answer had nothing in it." };
+    return undefined;
   }
 }
 

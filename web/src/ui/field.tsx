@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { number } from "../data/shapes";
+import { count } from "../format";
 
 const RESTS_MS = 350;
 
@@ -14,7 +15,7 @@ export function Field(props: { title: string; id: string; children: ComponentChi
   );
 }
 
-/** Takes a text, or a number above zero; what is no such number is marked, and counts for nothing. */
+/** Takes a text, or a number above zero; what is no such number is said, and counts for nothing. */
 export function TextField(props: {
   title: string;
   value: string;
@@ -52,6 +53,7 @@ export function TextField(props: {
         value={typed}
         list={props.choices === undefined ? undefined : `${id}-list`}
         aria-invalid={wrong}
+        aria-describedby={wrong ? `${id}-wrong` : undefined}
         onInput={(event) => {
           const value = event.currentTarget.value;
           setTyped(value);
@@ -60,6 +62,11 @@ export function TextField(props: {
         }}
         onChange={(event) => give(event.currentTarget.value)}
       />
+      {wrong && (
+        <span id={`${id}-wrong`} class="small bad-text" role="status">
+          {typed.trim() === "" ? "It needs one." : "Not used: it takes a number above 0."}
+        </span>
+      )}
       {props.choices !== undefined && (
         <datalist id={`${id}-list`}>
           {props.choices.map((each) => (
@@ -115,5 +122,41 @@ export function Chips<T extends string | number>(props: {
         </button>
       ))}
     </fieldset>
+  );
+}
+
+/** A number of hours that is not among the choices; what cannot be is said, and is given on as undefined. */
+export function OwnHours(props: { most: number; onValue: (hours: number | undefined) => void }) {
+  const id = useId();
+  const [typed, setTyped] = useState("");
+  const hoursOf = (value: string): number | undefined => {
+    const read = number(value.replace(",", "."));
+    return read !== undefined && read > 0 && read <= props.most ? read : undefined;
+  };
+  const wrong = typed.trim() !== "" && hoursOf(typed) === undefined;
+  return (
+    <>
+      <label class="own">
+        <span class="unseen">Other number of hours</span>
+        <input
+          type="text"
+          inputMode="decimal"
+          autocomplete="off"
+          placeholder="other"
+          aria-invalid={wrong}
+          aria-describedby={wrong ? `${id}-wrong` : undefined}
+          onInput={(event) => {
+            setTyped(event.currentTarget.value);
+            props.onValue(hoursOf(event.currentTarget.value));
+          }}
+        />
+        <span class="quiet">h</span>
+      </label>
+      {wrong && (
+        <span id={`${id}-wrong`} class="small bad-text" role="status">
+          Hours are a number above 0, and at most {count(props.most)}.
+        </span>
+      )}
+    </>
   );
 }

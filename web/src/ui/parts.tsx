@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { Failure, State } from "../data/readings";
-import { UNKNOWN } from "../format";
+import { plural, UNKNOWN } from "../format";
 import { Icon, type IconName } from "./icons";
 
 export type Tone = "good" | "warn" | "bad" | "accent" | "plain";
@@ -130,6 +130,12 @@ export function Empty(props: { title: string; children?: ComponentChildren; icon
       {props.children !== undefined && <p>{props.children}</p>}
     </div>
   );
+}
+
+/** Says how many rows of a list could not be read. */
+export function Unread({ rows, what = "row", flush }: { rows: number; what?: string; flush?: boolean }) {
+  if (rows === 0) return null;
+  return <p class={`${flush ? "aside " : ""}small warn-text`}>{plural(rows, what)} could not be read.</p>;
 }
 
 /** Grey bars where rows will stand. */

@@ -1,7 +1,7 @@
 // What the Market view reads, what people want of an offer, and what it makes of the answers.
 import { signal } from "@preact/signals";
 import type { Spec } from "../../data/readings";
-import { flag, type Json, list, moment, number, record, records, text } from "../../data/shapes";
+import { flag, type Json, list, moment, number, record, records, text, unreadRows } from "../../data/shapes";
 import type { Point } from "../../ui/chart";
 
 export const PRICES: Spec = { tool: "get_gpu_prices", everySeconds: 60 };
@@ -152,6 +152,11 @@ export function offersOf(data: Json | undefined): readonly Offer[] {
         },
       ];
     });
+}
+
+/** Rows that are no offers: what cannot be named cannot be rented. */
+export function unreadOffers(data: Json | undefined): number {
+  return unreadRows(data?.offers, (row) => text(row.executor_id) !== undefined);
 }
 
 /** The counts that a node rents, as far as it says: of "1-4", one to four. */

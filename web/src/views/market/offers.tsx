@@ -7,7 +7,7 @@ import { count, gb, plural, price, UNKNOWN } from "../../format";
 import { Chips, ChoiceField, TextField } from "../../ui/field";
 import { Icon } from "../../ui/icons";
 import { Pager, usePages } from "../../ui/pager";
-import { Badge, Button, Copy, Empty, Panel, Read } from "../../ui/parts";
+import { Badge, Button, Copy, Empty, Panel, Read, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import { useWidth } from "../../ui/width";
 import {
@@ -20,6 +20,7 @@ import {
   PRICES,
   SORTS,
   typesOf,
+  unreadOffers,
   type Wanted,
   wanted,
 } from "./market_readings";
@@ -83,6 +84,8 @@ function Listed({ data, choose }: { data: Json; choose: (offer: Offer) => void }
   const columns = useMemo(() => columnsOf(choose), [choose]);
   const [open, setOpen] = useState<string>();
   const said = text(data.next);
+  const unread = unreadOffers(data);
+  if (offers.length === 0 && unread > 0) return <Unread rows={unread} what="offer" flush />;
   if (offers.length === 0)
     return (
       <Empty title={isEmpty(wanted.value) ? "Nothing is for rent now" : "No offer fits these wishes"} icon="search">
@@ -92,6 +95,7 @@ function Listed({ data, choose }: { data: Json; choose: (offer: Offer) => void }
   return (
     <>
       {said !== undefined && <p class="aside foreign small">{said}</p>}
+      <Unread rows={unread} what="offer" flush />
       <Table
         label="offers"
         rows={offers}

@@ -2,11 +2,11 @@
 import { scaleLog } from "d3-scale";
 import { useMemo, useRef, useState } from "preact/hooks";
 import { now, refresh, useReading } from "../../data/readings";
-import { type Json, number, text, texts } from "../../data/shapes";
+import { type Json, number, text, texts, unreadRows } from "../../data/shapes";
 import { ago, clock, count, fullTime, gb, plural, price, UNKNOWN, usd } from "../../format";
 import { type Series, Spark, TimeChart } from "../../ui/chart";
 import { Chips } from "../../ui/field";
-import { Badge, Button, Empty, Panel, Read } from "../../ui/parts";
+import { Badge, Button, Empty, Panel, Read, Unread } from "../../ui/parts";
 import { type Mark, Scatter } from "../../ui/scatter";
 import { Spread } from "../../ui/spread";
 import { type Column, Table } from "../../ui/table";
@@ -124,6 +124,8 @@ function Types(props: { data: Json; histories: ReadonlyMap<string, History>; pas
   const first = width > 0 && width <= NARROW_PX ? FIRST_CARDS : FIRST_SHOWN;
   const shown = useMemo(() => (all ? types : types.slice(0, first)), [types, all, first]);
   const columns = useMemo(() => columnsOf(shown, histories, past, days), [shown, histories, past, days]);
+  const unread = unreadRows(data.gpu_types);
+  if (types.length === 0 && unread > 0) return <Unread rows={unread} flush />;
   if (types.length === 0)
     return (
       <Empty title="Nothing is for rent now" icon="box">
@@ -134,6 +136,7 @@ function Types(props: { data: Json; histories: ReadonlyMap<string, History>; pas
   const begun = since.length === 0 ? undefined : Math.min(...since);
   return (
     <div ref={box}>
+      <Unread rows={unread} flush />
       <Table
         label="prices"
         rows={shown}

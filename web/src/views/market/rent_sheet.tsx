@@ -7,12 +7,15 @@ import { number, record, text } from "../../data/shapes";
 import { count, hours as hoursInWords, price, usd } from "../../format";
 import { useHost } from "../../host/use_host";
 import { show } from "../../navigation";
-import { Chips, ChoiceField, TextField } from "../../ui/field";
+import { Chips, ChoiceField, OwnHours, TextField } from "../../ui/field";
 import { Button, Read } from "../../ui/parts";
 import { Sheet } from "../../ui/sheet";
 import { countsOf, type Offer, type Quote, quoteOf } from "./market_readings";
 
 const RESTS_MS = 350;
+/** As rent_pod and quote_rental take them. */
+const MOST_RENTED_HOURS = 720;
+const MOST_PRICED_HOURS = 8760;
 const HOURS = [1, 6, 24, 72, 168].map((hours) => [hours, hours < 72 ? `${hours} h` : `${hours / 24} d`] as const);
 
 export function RentSheet({
@@ -27,10 +30,13 @@ export function RentSheet({
   const counts = useMemo(() => countsOf(offer), [offer]);
   const [gpus, setGpus] = useState(asked !== undefined && counts.includes(asked) ? asked : counts[0]);
   const [hours, setHours] = useState(6);
+  const [fits, setFits] = useState(true);
   // Each keystroke would be a quote of its own.
   const rests = useRef<ReturnType<typeof setTimeout>>(undefined);
-  const setOther = (value: number): void => {
+  const setOther = (value: number | undefined): void => {
     clearTimeout(rests.current);
+    setFits(value !== undefined);
+    if (value === undefined) return;
     rests.current = setTimeout(() => setHours(value), RESTS_MS);
   };
   const [name, setName] = useState(() => suggested(offer.gpuType));
@@ -90,21 +96,17 @@ export function RentSheet({
       <div class="field titled">
         <span>For how long</span>
         <div class="line">
-          <Chips label="For how long" value={hours} onValue={setHours} choices={HOURS} />
-          <label class="own">
-            <span class="unseen">Other number of hours</span>
-            <input
-              type="number"
-              min="0.1"
-              step="any"
-              placeholder="other"
-              onInput={(event) => {
-                const value = number(event.currentTarget.value);
-                if (value !== undefined && value > 0) setOther(value);
-              }}
-            />
-            <span class="quiet">h</span>
-          </label>
+          <Chips
+            label="For how long"
+            value={hours}
+            onValue={(chosen) => {
+              clearTimeout(rests.current);
+              setFits(true);
+              setHours(chosen);
+            }}
+            choices={HOURS}
+          />
+          <OwnHours most={readOnly ? MOST_PRICED_HOURS : MOST_RENTED_HOURS} onValue={setOther} />
         </div>
       </div>
       <Read state={state} label="the price" rows={3} again={() => void refresh("quote_rental")}>
@@ -116,7 +118,7 @@ export function RentSheet({
           <Button
             kind="main"
             busy={busy}
-            disabled={quote?.pricePerHourUsd === undefined || name === "" || state.failure !== undefined}
+            disabled={!fits || quote?.pricePerHourUsd === undefined || name === "" || state.failure !== undefined}
             onPress={() => quote !== undefined && rent(quote)}
           >
             Rent it
@@ -178,7 +180,7 @@ function suggested(gpuType: string | undefined): string {
 
 function said(data: Readonly<Record<string, unknown>>, name: string): string {
   const pod = record(data.pod);
-  if (pod.pod_id === undefined) return text(data.next) ?? `${name} was asked for.`;
+  if (text(pod.pod_id) === undefined) return text(data.next) ?? `${name} was asked for.`;
   const status = text(pod.status)?.replaceAll("_", " ").toLowerCase();
   return `${name} is rented${status === undefined ? "" : ` (${status})`}, at ${price(number(pod.price_per_hour_usd))} an hour.`;
 }

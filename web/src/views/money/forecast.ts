@@ -7,6 +7,8 @@ const HOUR_MS = 3_600_000;
 const MOST_MS = 30 * 24 * HOUR_MS;
 
 export interface Forecast {
+  /** What it begins with. */
+  readonly balanceUsd: number;
   /** What all billing pods of a known price burn together now. */
   readonly burnUsd: number;
   readonly withRemovals: readonly Point[];
@@ -67,6 +69,7 @@ export function forecast(balanceUsd: number, pods: readonly Pod[], now: number):
   // Where nothing burns any more, the line goes on level.
   if (last !== undefined && last.x < horizon) drawn.push({ x: horizon, y: last.y });
   return {
+    balanceUsd,
     burnUsd,
     withRemovals: drawn,
     runningOn: removals.length === 0 || burnUsd === 0 ? undefined : straight(balanceUsd, burnUsd, now, horizon),

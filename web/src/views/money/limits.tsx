@@ -1,7 +1,7 @@
 // The limits of this server: what is allowed, used and left.
-import { flag, type Json, text } from "../../data/shapes";
+import { flag, isNoList, type Json, text, unreadRows } from "../../data/shapes";
 import { count, hours, usd } from "../../format";
-import { Meter } from "../../ui/parts";
+import { Meter, Unread } from "../../ui/parts";
 import { type Limit, limitsOf } from "./money_readings";
 
 const NEARLY = 0.85;
@@ -10,13 +10,16 @@ const ABOUT_RUNWAY = /runs_out_at assumes[^.]*\./;
 
 export function Limits({ data }: { data: Json }) {
   const limits = limitsOf(data);
+  const unread = unreadRows(data.limits, (row) => text(row.limit) !== undefined);
+  if (isNoList(data.limits)) return <p class="warn-text">They could not be read.</p>;
   const note = text(data.note)?.replace(ABOUT_RUNWAY, "").trim();
   return (
     <>
       {flag(data.limits_refuse) === false && (
         <p class="banner warn">These limits are only noted: they refuse nothing now.</p>
       )}
-      {limits.length === 0 ? (
+      <Unread rows={unread} />
+      {limits.length === 0 && unread > 0 ? null : limits.length === 0 ? (
         <p class="quiet">
           None are set: what an agent may spend is bounded by the balance alone. Whoever runs this server can set some
           (see <code class="mono">lium-mcp policy</code>).

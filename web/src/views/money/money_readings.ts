@@ -1,6 +1,6 @@
 // What the Money view reads, and what it makes of the answers.
 import type { Spec } from "../../data/readings";
-import { flag, type Json, moment, number, records, text } from "../../data/shapes";
+import { flag, type Json, moment, number, records, text, unreadRows } from "../../data/shapes";
 
 const DAY_MS = 86_400_000;
 const MOST_DAYS = 366;
@@ -22,6 +22,13 @@ export function daysBetween(first: string | undefined, last: string | undefined)
   const count = (to - from) / DAY_MS + 1;
   if (!Number.isInteger(count) || count < 1 || count > MOST_DAYS) return undefined;
   return Array.from({ length: count }, (_, i) => new Date(from + i * DAY_MS).toISOString().slice(0, 10));
+}
+
+/** The UTC days that a call for the last `count` days meant, where the answer says when it was made. */
+function daysAsked(asOf: number | undefined, count: number): readonly string[] | undefined {
+  if (asOf === undefined) return undefined;
+  const day = (at: number): string => new Date(at).toISOString().slice(0, 10);
+  return daysBetween(day(asOf - (count - 1) * DAY_MS), day(asOf));
 }
 
 /** What each day cost; undefined where none of it is told. */
@@ -49,6 +56,11 @@ export interface PodCharge {
   readonly days: ByDay;
 }
 
+/** Whether a row says what a day cost. */
+function isDay(given: Json): boolean {
+  return text(given.day) !== undefined && number(given.total_usd) !== undefined;
+}
+
 export interface Charges {
   readonly pods: readonly PodCharge[];
   readonly totalUsd: number | undefined;
@@ -60,12 +72,37 @@ export interface Charges {
   readonly note: string | undefined;
   readonly nextCursor: string | undefined;
   readonly days: ByDay;
-  /** The days of the period. */
+  /** The days of the period that were asked for. */
   readonly period: readonly string[] | undefined;
+  /** The period of the answer, in words, where that is not the one that was asked for. */
+  readonly otherPeriod: string | undefined;
+  /** Days outside of the period of which the answer tells charges. */
+  readonly daysElsewhere: readonly string[];
+  /** Rows of pods, and of days, that could not be read. */
+  readonly unreadPods: number;
+  readonly unreadDays: number;
+  /** What the last day cost, if the answer tells that: one without a row cost nothing, as far as Lium lists it yet. */
+  readonly todayUsd: number | undefined;
 }
 
-export function chargesOf(data: Json | undefined): Charges {
+/** Reads charges; where so many days back were `asked` for, what is of other days is told apart. */
+export function chargesOf(data: Json | undefined, asked?: number): Charges {
+  const [first, last] = [text(data?.start_day), text(data?.end_day)];
+  const told = daysBetween(first, last);
+  const wanted = (asked === undefined ? undefined : daysAsked(moment(data?.as_of), asked)) ?? told;
+  const period = told === undefined ? undefined : wanted?.filter((day) => told.includes(day));
+  const days = byDayOf(data?.days);
+  const today = wanted?.at(-1) ?? "";
+  const unreadDays = unreadRows(data?.days, isDay);
   return {
+    otherPeriod:
+      told !== undefined && (told[0] !== wanted?.[0] || told.at(-1) !== wanted?.at(-1))
+        ? `${first} to ${last}`
+        : undefined,
+    daysElsewhere: wanted === undefined ? [] : [...(days?.keys() ?? [])].filter((day) => !wanted.includes(day)),
+    unreadPods: unreadRows(data?.pods),
+    unreadDays,
+    todayUsd: period?.includes(today) ? (days?.get(today) ?? (days && unreadDays === 0 ? 0 : undefined)) : undefined,
     pods: records(data?.pods)
       .slice(0, PODS_A_PAGE)
       .map((given, i) => ({
@@ -85,8 +122,8 @@ export function chargesOf(data: Json | undefined): Charges {
     incomplete: text(data?.incomplete),
     note: text(data?.note),
     nextCursor: text(data?.next_cursor),
-    days: byDayOf(data?.days),
-    period: daysBetween(text(data?.start_day), text(data?.end_day)),
+    days,
+    period,
   };
 }
 
@@ -146,15 +183,17 @@ export function limitsOf(data: Json | undefined): readonly Limit[] {
       const name = text(given.limit);
       if (name === undefined) return [];
       const [title, unit] = KNOWN[name] ?? [name.replaceAll("_", " "), undefined];
+      const [allowed, used] = [number(given.allowed), number(given.used)];
+      const isUsedUp = allowed !== undefined && used !== undefined && used >= allowed;
       return [
         {
           name,
           title,
           unit,
-          allowed: number(given.allowed),
+          allowed,
           only: text(given.only),
-          used: number(given.used),
-          left: number(given.left),
+          used,
+          left: isUsedUp ? 0 : number(given.left),
         },
       ];
     })

@@ -1,14 +1,15 @@
 // The Money view: what is left and how long it lasts, what was spent, and the limits.
 import { useMemo } from "preact/hooks";
 import { now, refresh, type State, useReading } from "../../data/readings";
-import { type Json, number, texts } from "../../data/shapes";
+import { type Json, number, texts, unreadRows } from "../../data/shapes";
 import { clock, fullTime, hours, plural, price, span, UNKNOWN, usd } from "../../format";
 import { type Series, TimeChart } from "../../ui/chart";
 import { Figure, Figures, Panel, Read, Trouble } from "../../ui/parts";
-import { BALANCE, PODS, podsOf } from "../pods/pod_readings";
+import { Burning } from "../burning";
+import { BALANCE, PODS, podsOf, untoldPods } from "../pods/pod_readings";
 import { aligned, type Forecast, forecast } from "./forecast";
 import { Limits } from "./limits";
-import { chargesOf, limitsOf, spendingSpec } from "./money_readings";
+import { chargesOf, type Limit, limitsOf, spendingSpec } from "./money_readings";
 import { Rents } from "./rents";
 import { FIRST_DAYS, Spending } from "./spending";
 
@@ -36,7 +37,7 @@ export function MoneyView() {
     );
   return (
     <div class="view">
-      <Summary balance={balance} ahead={ahead} />
+      <Summary balance={balance} pods={pods} ahead={ahead} />
       <div class="sides">
         <Ahead balance={balance} pods={pods} ahead={ahead} />
         <Panel title="Limits" note="of this server">
@@ -51,33 +52,17 @@ export function MoneyView() {
   );
 }
 
-function Summary({ balance, ahead }: { balance: State; ahead: Forecast | undefined }) {
+function Summary({ balance, pods, ahead }: { balance: State; pods: State; ahead: Forecast | undefined }) {
   const spent = useReading(spendingSpec(FIRST_DAYS, ""));
-  const charges = spent.data === undefined ? undefined : chargesOf(spent.data);
-  const days = charges?.period;
-  // A day without a row cost nothing, as far as Lium lists it yet.
-  const today =
-    charges?.days === undefined || days === undefined ? undefined : (charges.days.get(days.at(-1) ?? "") ?? 0);
+  const charges = spent.data === undefined ? undefined : chargesOf(spent.data, FIRST_DAYS);
+  const today = charges?.todayUsd;
   const data = balance.data;
-  const burn = number(data?.burn_per_hour_usd);
-  const unpriced = (number(data?.unpriced_pods) ?? 0) + (number(data?.unknown_billing_pods) ?? 0);
   const budget = limitsOf(data).find(({ name }) => name === "budget_usd");
-  const end = ending(data, ahead);
+  const end = ending(data, ahead, untoldPods(pods.data));
   return (
     <Figures>
       <Figure label="Balance" value={usd(number(data?.balance_usd))} note={data === undefined ? "" : ofPods(data)} />
-      <Figure
-        label="Burning"
-        value={price(burn)}
-        unit="/h"
-        note={
-          unpriced > 0
-            ? `at least: ${plural(unpriced, "pod")} unpriced`
-            : burn === undefined
-              ? ""
-              : `${usd(burn * 24)} a day`
-        }
-      />
+      <Burning from={[balance, pods]} />
       <Figure label={end.label} value={end.value} note={end.note} tone={end.soon ? "warn" : "plain"} />
       <Figure
         label="Spent today"
@@ -88,11 +73,16 @@ function Summary({ balance, ahead }: { balance: State; ahead: Forecast | undefin
         <Figure
           label="Left of the budget"
           value={usd(budget.left)}
-          note={budget.allowed === undefined ? "" : `of ${usd(budget.allowed)}`}
+          note={ofBudget(budget, texts(data?.pods_without_removal_time).length)}
         />
       )}
     </Figures>
   );
+}
+
+function ofBudget({ allowed, left }: Limit, unbounded: number): string {
+  if (left === undefined && unbounded > 0) return `not bounded: ${plural(unbounded, "pod")} without a removal time`;
+  return allowed === undefined ? "" : `of ${usd(allowed)}`;
 }
 
 function ofPods(data: Json): string {
@@ -111,7 +101,7 @@ interface Ending {
 }
 
 /** When the balance ends, or what is left of it in the end. */
-function ending(data: Json | undefined, ahead: Forecast | undefined): Ending {
+function ending(data: Json | undefined, ahead: Forecast | undefined, untold: number): Ending {
   const lasts = { label: "Lasts", value: UNKNOWN, note: "", soon: false };
   if (ahead === undefined) {
     const runway = number(data?.runway_hours);
@@ -119,7 +109,14 @@ function ending(data: Json | undefined, ahead: Forecast | undefined): Ending {
       ? lasts
       : { ...lasts, value: hours(runway), note: "if all pods run on", soon: runway < 6 };
   }
-  const unpriced = ahead.unpriced > 0;
+  const unpriced = ahead.unpriced + untold > 0;
+  if (ahead.balanceUsd <= 0)
+    return {
+      ...lasts,
+      value: "Nothing left",
+      note: ahead.burnUsd > 0 ? `falls by ${unpriced ? "at least " : ""}${price(ahead.burnUsd)} an hour` : "",
+      soon: true,
+    };
   if (ahead.endsAt !== undefined)
     return {
       ...lasts,
@@ -127,7 +124,7 @@ function ending(data: Json | undefined, ahead: Forecast | undefined): Ending {
       note: unpriced ? "at most: not all is priced" : `until ${clock(ahead.endsAt, now.value)}`,
       soon: ahead.endsAt - now.value < SOON_MS,
     };
-  if (unpriced) return { ...lasts, note: "a price is not known" };
+  if (unpriced) return { ...lasts, note: ahead.unpriced > 0 ? "a price is not known" : "not all pods were read" };
   if (ahead.burnUsd === 0) return { ...lasts, value: "No end", note: "nothing burns it" };
   return {
     label: "Left in the end",
@@ -163,10 +160,14 @@ function Ahead({ balance, pods, ahead }: { balance: State; pods: State; ahead: F
                 {ahead === undefined ? (
                   <p class="quiet">Lium does not say the balance, so nothing can be foreseen.</p>
                 ) : series.length === 0 ? (
-                  <p class="quiet">
-                    {ahead.unpriced > 0
-                      ? "No pod that bills has a known price, so nothing can be foreseen."
-                      : `Nothing burns it: it stays at ${usd(number(data.balance_usd))}.`}
+                  <p class={ahead.balanceUsd <= 0 ? "warn-text" : "quiet"}>
+                    {ahead.burnUsd > 0
+                      ? falling(ahead)
+                      : untoldPods(listed) > 0
+                        ? "Not all pods could be read, so nothing can be foreseen."
+                        : ahead.unpriced > 0
+                          ? "No pod that bills has a known price, so nothing can be foreseen."
+                          : `Nothing burns it: it stays at ${usd(number(data.balance_usd))}.`}
                   </p>
                 ) : (
                   <TimeChart
@@ -187,26 +188,40 @@ function Ahead({ balance, pods, ahead }: { balance: State; pods: State; ahead: F
   );
 }
 
+/** Of a balance that is used up while pods still burn. */
+function falling({ balanceUsd, burnUsd, unpriced }: Forecast): string {
+  const by = `${unpriced > 0 ? "at least " : ""}${price(burnUsd)} an hour`;
+  return balanceUsd < 0
+    ? `It is below zero, at ${usd(balanceUsd)}, and falling by ${by}.`
+    : `It is at ${usd(balanceUsd)}, and falling by ${by}.`;
+}
+
 /** What the curve says in words, and what it does not know. */
 function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Forecast | undefined }) {
   if (ahead === undefined) return null;
   const pods = podsOf(listed);
   const total = number(listed.total);
+  const unread = unreadRows(listed.pods);
   const starting = pods.filter((pod) => pod.phase === "starting").length;
   const idle = pods.filter((pod) => pod.idleMinutes !== undefined).length;
   const unbounded = texts(data.pods_without_removal_time);
   const said: (string | undefined)[] = [
-    ahead.endsAt !== undefined
-      ? `Nothing is left at ${clock(ahead.endsAt, now.value)}. What Lium does then it does not say: expect that pods are removed.`
-      : ahead.leftUsd !== undefined && ahead.lastRemovalAt !== undefined
-        ? `The last pod is removed at ${clock(ahead.lastRemovalAt, now.value)}, with ${usd(ahead.leftUsd)} left.`
-        : undefined,
+    ahead.balanceUsd <= 0
+      ? "Nothing is left. What Lium does now it does not say: expect that pods are removed."
+      : ahead.endsAt !== undefined
+        ? `Nothing is left at ${clock(ahead.endsAt, now.value)}. What Lium does then it does not say: expect that pods are removed.`
+        : ahead.leftUsd !== undefined && ahead.lastRemovalAt !== undefined
+          ? `The last pod is removed at ${clock(ahead.lastRemovalAt, now.value)}, with ${usd(ahead.leftUsd)} left.`
+          : undefined,
     ahead.endless > 0 ? `${plural(ahead.endless, "pod")} without a removal time: drawn as running on.` : undefined,
     ahead.unpriced > 0
       ? `${plural(ahead.unpriced, "pod")} without a known price: the balance goes faster than drawn.`
       : undefined,
     starting > 0 ? `${plural(starting, "pod")} starting: not counted before it bills.` : undefined,
     idle > 0 ? `${plural(idle, "pod")} to be removed once idle: that may be sooner than drawn.` : undefined,
+    unread > 0
+      ? `${plural(unread, "row")} of the list of pods could not be read: the balance may go faster.`
+      : undefined,
     total !== undefined && total > pods.length ? `Only ${pods.length} of ${total} pods were read.` : undefined,
     unbounded.length > 0 ? "The budget has to bear pods that no removal time bounds." : undefined,
     "Volumes and backups bill too; what they cost is not in it. Earlier balances are told nowhere.",

@@ -1,9 +1,9 @@
 // What was rented through this server, as its ledger has it.
 import { useMemo } from "preact/hooks";
-import { now, type Spec, useReading } from "../../data/readings";
-import { flag, type Json, moment, number, records, text } from "../../data/shapes";
+import { now, refresh, type Spec, useReading } from "../../data/readings";
+import { flag, type Json, moment, number, records, text, unreadRows } from "../../data/shapes";
 import { clock, fullTime, hours, price, UNKNOWN } from "../../format";
-import { Badge, Panel, type Tone } from "../../ui/parts";
+import { Badge, Panel, type Tone, Trouble, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 
 const RENTS: Spec = { tool: "lium://rents", everySeconds: 120 };
@@ -121,13 +121,21 @@ const COLUMNS: readonly Column<Rent>[] = [
   },
 ];
 
-/** Nothing where it cannot be read: some hosts let a page read no resources. */
+/** Nothing where a page may read no resources, as with some hosts. */
 export function Rents() {
-  const { data } = useReading(RENTS);
+  const { data, failure } = useReading(RENTS);
   const rents = useMemo(() => (data === undefined ? [] : rentsOf(data)), [data]);
-  if (rents.length === 0) return null;
+  const unread = unreadRows(data?.rents);
+  if (data === undefined && failure?.code === "unreadable")
+    return (
+      <Panel title="Rents" note="through this server, from its ledger">
+        <Trouble failure={failure} again={() => void refresh("lium://rents")} />
+      </Panel>
+    );
+  if (rents.length + unread === 0) return null;
   return (
     <Panel title="Rents" note="through this server, from its ledger" flush>
+      <Unread rows={unread} flush />
       <Table label="rents" rows={rents} columns={COLUMNS} keyOf={(rent) => rent.key} />
       <p class="foot quiet small foreign">{text(data?.note)}</p>
     </Panel>

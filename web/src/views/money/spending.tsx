@@ -6,7 +6,7 @@ import { clock, fullTime, hours, plural, UNKNOWN, usd } from "../../format";
 import { Bars } from "../../ui/bars";
 import { Chips } from "../../ui/field";
 import { Pager, usePages } from "../../ui/pager";
-import { Badge, Empty, Meter, Panel, Read } from "../../ui/parts";
+import { Badge, Empty, Meter, Panel, Read, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import { type Charges, chargesOf, PODS_A_PAGE, type PodCharge, partsOf, spendingSpec } from "./money_readings";
 
@@ -24,21 +24,28 @@ export function Spending() {
   const pages = usePages(String(days));
   const first = useReading(spendingSpec(days, ""));
   const state = useReading(spendingSpec(days, pages.cursor));
-  const charges = useMemo(() => (state.data === undefined ? undefined : chargesOf(state.data)), [state.data]);
+  const charges = useMemo(
+    () => (state.data === undefined ? undefined : chargesOf(state.data, days)),
+    [state.data, days],
+  );
   return (
     <>
       <Panel
         title="Spent by day"
-        note={charges?.totalUsd === undefined ? undefined : `${usd(charges.totalUsd)} in ${days} days (UTC)`}
+        note={
+          charges?.totalUsd === undefined
+            ? undefined
+            : `${usd(charges.totalUsd)} ${charges.otherPeriod === undefined ? `in ${days} days` : `from ${charges.otherPeriod}`} (UTC)`
+        }
         side={<Chips label="Spending of" value={days} onValue={setDays} choices={PERIODS} />}
       >
         <Read state={first} label="spending by day" rows={5} again={() => void refresh("get_spending")}>
-          {(data) => <ByDay data={data} />}
+          {(data) => <ByDay data={data} asked={days} />}
         </Read>
       </Panel>
       <Panel title="Spent by pod" flush note={`in ${days} days, the dearest first`}>
         <Read state={state} label="spending" rows={4} again={() => void refresh("get_spending")}>
-          {(data) => <ByPod charges={chargesOf(data)} days={days} />}
+          {(data) => <ByPod charges={chargesOf(data, days)} days={days} />}
         </Read>
         {charges !== undefined && (
           <Pager
@@ -55,17 +62,23 @@ export function Spending() {
   );
 }
 
-function ByDay({ data }: { data: Json }) {
-  const charges = useMemo(() => chargesOf(data), [data]);
+function ByDay({ data, asked }: { data: Json; asked: number }) {
+  const charges = useMemo(() => chargesOf(data, asked), [data, asked]);
   const parts = useMemo(() => partsOf(charges, MOST_PARTS), [charges]);
   const bars = useMemo(
     () => (charges.period ?? []).map((day) => ({ short: dayInWords(day, false), full: dayInWords(day, true) })),
     [charges],
   );
   if (parts === undefined) return <p class="quiet">What each day cost is not told.</p>;
+  const misfits = misfitsOf(charges, asked);
   return (
     <>
-      {parts.length === 0 ? (
+      {misfits.map((said) => (
+        <p key={said} class="small warn-text foreign">
+          {said}
+        </p>
+      ))}
+      {parts.length === 0 && misfits.length > 0 ? null : parts.length === 0 ? (
         <p class="quiet">{charges.incomplete ?? "Nothing was charged in these days."}</p>
       ) : (
         <Bars label={`Spending by day over ${plural(bars.length, "day")}`} bars={bars} parts={parts} value={usd} />
@@ -78,6 +91,23 @@ function ByDay({ data }: { data: Json }) {
       </ul>
     </>
   );
+}
+
+const MOST_NAMED = 3;
+
+/** What of the answer is not of the days that were asked for, or cannot be read. */
+function misfitsOf({ otherPeriod, daysElsewhere, unreadDays, days }: Charges, asked: number): readonly string[] {
+  const elsewhere = daysElsewhere.reduce((sum, day) => sum + (days?.get(day) ?? 0), 0);
+  const named = daysElsewhere.slice(0, MOST_NAMED).join(", ");
+  return [
+    ...(otherPeriod === undefined ? [] : [`The answer is of ${otherPeriod}, and not of the last ${asked} days.`]),
+    ...(daysElsewhere.length === 0
+      ? []
+      : [
+          `It tells ${usd(elsewhere)} on ${plural(daysElsewhere.length, "day")} outside of the last ${asked} days (${named}${daysElsewhere.length > MOST_NAMED ? ", …" : ""}): not drawn.`,
+        ]),
+    ...(unreadDays === 0 ? [] : [`${plural(unreadDays, "day")} could not be read: what is drawn is at least so much.`]),
+  ];
 }
 
 /** A UTC day as people write it. */
@@ -96,7 +126,8 @@ function ByPod({ charges, days }: { charges: Charges; days: number }) {
   return (
     <>
       {charges.incomplete !== undefined && <p class="aside foreign small warn-text">{charges.incomplete}</p>}
-      {charges.pods.length === 0 ? (
+      <Unread rows={charges.unreadPods} flush />
+      {charges.pods.length === 0 && charges.unreadPods > 0 ? null : charges.pods.length === 0 ? (
         <Empty title={`No pod was charged in ${days} days`} icon="box" />
       ) : (
         <Table label="spending by pod" rows={charges.pods} columns={columns} keyOf={(pod) => pod.id} />

@@ -3,9 +3,10 @@ import { useState } from "preact/hooks";
 import { type Action, act, underWay } from "../../data/actions";
 import { now } from "../../data/readings";
 import { policy } from "../../data/server";
-import { number, text } from "../../data/shapes";
+import { moment, number, text } from "../../data/shapes";
 import { clock, hours, usd } from "../../format";
 import { useHost } from "../../host/use_host";
+import { OwnHours } from "../../ui/field";
 import { Button, IconButton } from "../../ui/parts";
 import { Sheet } from "../../ui/sheet";
 import type { Pod } from "./pod_readings";
@@ -74,6 +75,8 @@ interface FormProps {
 }
 
 const HOURS = [1, 6, 12, 24, 72, 168];
+/** As schedule_pod_removal takes them: a year. */
+const MOST_HOURS = 8760;
 
 function Extend({ pod, name, run, close }: FormProps) {
   const [chosen, setChosen] = useState<number | undefined>(undefined);
@@ -93,20 +96,7 @@ function Extend({ pod, name, run, close }: FormProps) {
             {each < 72 ? `${each} h` : `${each / 24} d`}
           </button>
         ))}
-        <label class="own">
-          <span class="unseen">Other number of hours</span>
-          <input
-            type="number"
-            min="0.1"
-            step="any"
-            placeholder="other"
-            onInput={(event) => {
-              const value = number(event.currentTarget.value);
-              setChosen(value !== undefined && value > 0 ? value : undefined);
-            }}
-          />
-          <span class="quiet">h</span>
-        </label>
+        <OwnHours most={MOST_HOURS} onValue={setChosen} />
       </fieldset>
       <p class="outcome" role="status">
         {at === undefined || chosen === undefined
@@ -142,8 +132,7 @@ function Extend({ pod, name, run, close }: FormProps) {
               args: { pod: pod.id, hours_from_now: chosen },
               did: `set the removal of pod ${name} (${pod.id}) to ${chosen} hours from now`,
               touches: TOUCHES,
-              done: (data) =>
-                `${name} will be removed ${clock(Date.parse(text(data.removal_at) ?? "") || at, now.value)}.`,
+              done: (data) => `${name} will be removed ${clock(moment(data.removal_at), now.value)}.`,
             })
           }
         >

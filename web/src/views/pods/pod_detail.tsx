@@ -2,9 +2,9 @@
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { now, refresh, type State, useReading } from "../../data/readings";
-import { flag, lines, list, moment, number, record, records, text } from "../../data/shapes";
-import { ago, clock, fullTime, gb, span, UNKNOWN, usd } from "../../format";
-import { Badge, Copy, Meter, Read, type Tone } from "../../ui/parts";
+import { flag, isNoList, lines, list, moment, number, record, records, text, unreadRows } from "../../data/shapes";
+import { ago, clock, fullTime, gb, plural, span, UNKNOWN, usd } from "../../format";
+import { Badge, Copy, Meter, Read, type Tone, Unread } from "../../ui/parts";
 import { PodActions } from "./pod_actions";
 import {
   areAllBackups,
@@ -183,30 +183,36 @@ function Jobs({ pod }: { pod: string }) {
     <Read state={state} label="jobs" rows={1} again={() => void refresh("get_job")}>
       {(data) => {
         const jobs = jobsOf(data);
-        if (jobs.length === 0) return <p class="quiet">No job was started in it.</p>;
+        const unread = unreadRows(data.jobs);
+        if (jobs.length + unread === 0) return <p class="quiet">No job was started in it.</p>;
         return (
-          <ul class="rows">
-            {jobs.map((job) => (
-              <li key={job.name}>
-                <div class="line">
-                  <bdi class="strong">{job.name}</bdi>
-                  <Badge tone={JOB_TONE[job.status ?? ""] ?? "plain"}>
-                    {job.status?.replaceAll("_", " ") ?? UNKNOWN}
-                  </Badge>
-                  {job.exitCode !== undefined && <span class="quiet">exit {job.exitCode}</span>}
-                  <span class="push quiet">
-                    {job.startedAt === undefined
-                      ? ""
-                      : job.finishedAt === undefined
-                        ? `for ${span((now.value - job.startedAt) / 1000)}`
-                        : `took ${span((job.finishedAt - job.startedAt) / 1000)}`}
-                  </span>
-                </div>
-                {job.afterwards !== undefined && <p class="quiet small">Then: {job.afterwards.replaceAll("_", " ")}</p>}
-                {job.problem !== undefined && <p class="small foreign bad-text">{job.problem}</p>}
-              </li>
-            ))}
-          </ul>
+          <>
+            <Unread rows={unread} />
+            <ul class="rows">
+              {jobs.map((job) => (
+                <li key={job.name}>
+                  <div class="line">
+                    <bdi class="strong">{job.name}</bdi>
+                    <Badge tone={JOB_TONE[job.status ?? ""] ?? "plain"}>
+                      {job.status?.replaceAll("_", " ") ?? UNKNOWN}
+                    </Badge>
+                    {job.exitCode !== undefined && <span class="quiet">exit {job.exitCode}</span>}
+                    <span class="push quiet">
+                      {job.startedAt === undefined
+                        ? ""
+                        : job.finishedAt === undefined
+                          ? `for ${span((now.value - job.startedAt) / 1000)}`
+                          : `took ${span((job.finishedAt - job.startedAt) / 1000)}`}
+                    </span>
+                  </div>
+                  {job.afterwards !== undefined && (
+                    <p class="quiet small">Then: {job.afterwards.replaceAll("_", " ")}</p>
+                  )}
+                  {job.problem !== undefined && <p class="small foreign bad-text">{job.problem}</p>}
+                </li>
+              ))}
+            </ul>
+          </>
         );
       }}
     </Read>
@@ -218,36 +224,42 @@ function Backups({ state, pod }: { state: State; pod: string }) {
     <Read state={state} label="backups" rows={1} again={() => void refresh("list_backups")}>
       {(data) => {
         const backups = backupsOf(data).filter((backup) => backup.podId === pod);
+        const unread = unreadRows(data.backups);
         if (backups.length === 0)
           return (
             <p class="quiet">
               {areAllBackups(data)
                 ? "None of this pod. What it holds is lost with it."
-                : "None of this pod is among the newest of the account."}
+                : unread > 0
+                  ? `None of this pod could be read: ${plural(unread, "row")} of the list could not be.`
+                  : "None of this pod is among the newest of the account."}
             </p>
           );
         return (
-          <ul class="rows">
-            {backups.slice(0, 6).map((backup) => (
-              <li key={backup.id}>
-                <div class="line">
-                  <Badge tone={backup.done ? "good" : backup.running ? "accent" : "warn"}>
-                    {backup.status?.replaceAll("_", " ").toLowerCase() ?? UNKNOWN}
-                  </Badge>
-                  <span title={fullTime(backup.at)}>{ago(backup.at, now.value)}</span>
-                  <span class="push">
-                    {backup.running && backup.progressPercent !== undefined
-                      ? `${backup.progressPercent.toFixed(0)}%`
-                      : gb(backup.sizeGb)}
-                  </span>
-                </div>
-                {backup.keptUntil !== undefined && (
-                  <p class="quiet small">Kept until {clock(backup.keptUntil, now.value)}</p>
-                )}
-                {backup.problem !== undefined && <p class="small foreign">{backup.problem}</p>}
-              </li>
-            ))}
-          </ul>
+          <>
+            <Unread rows={unread} />
+            <ul class="rows">
+              {backups.slice(0, 6).map((backup) => (
+                <li key={backup.id}>
+                  <div class="line">
+                    <Badge tone={backup.done ? "good" : backup.running ? "accent" : "warn"}>
+                      {backup.status?.replaceAll("_", " ").toLowerCase() ?? UNKNOWN}
+                    </Badge>
+                    <span title={fullTime(backup.at)}>{ago(backup.at, now.value)}</span>
+                    <span class="push">
+                      {backup.running && backup.progressPercent !== undefined
+                        ? `${backup.progressPercent.toFixed(0)}%`
+                        : gb(backup.sizeGb)}
+                    </span>
+                  </div>
+                  {backup.keptUntil !== undefined && (
+                    <p class="quiet small">Kept until {clock(backup.keptUntil, now.value)}</p>
+                  )}
+                  {backup.problem !== undefined && <p class="small foreign">{backup.problem}</p>}
+                </li>
+              ))}
+            </ul>
+          </>
         );
       }}
     </Read>
@@ -261,12 +273,19 @@ function Logs({ pod }: { pod: string }) {
   return (
     <Read state={state} label="the output" rows={2} again={() => void refresh("get_pod_logs")}>
       {(data) => {
-        const said = list(data.lines)
+        const told = list(data.lines);
+        const unread = told.filter((line) => typeof line !== "string").length;
+        const said = told
           .flatMap((line) => lines(line) ?? [])
           .join("\n")
           .slice(-MOST_LOG_CHARACTERS);
-        if (said === "") return <p class="quiet">Its main process has written nothing.</p>;
-        return <Log said={said} />;
+        return (
+          <>
+            <Unread rows={unread} what="line" />
+            {said !== "" && <Log said={said} />}
+            {said === "" && unread === 0 && <p class="quiet">Its main process has written nothing.</p>}
+          </>
+        );
       }}
     </Read>
   );
@@ -298,20 +317,25 @@ function Log({ said }: { said: string }) {
 
 function Events({ full }: { full: ReturnType<typeof record> }) {
   const events = records(full.last_events);
-  if (events.length === 0) return <p class="quiet">None are told.</p>;
+  const unread = unreadRows(full.last_events);
+  if (isNoList(full.last_events)) return <p class="small warn-text">They could not be read.</p>;
+  if (events.length + unread === 0) return <p class="quiet">None are told.</p>;
   return (
-    <ul class="rows">
-      {events.slice(-12).map((event, i) => (
-        <li key={`${text(event.at)} ${i}`} class="line">
-          <span class="quiet number" title={fullTime(moment(event.at))}>
-            {clock(moment(event.at), now.value)}
-          </span>
-          <span class="foreign">{text(event.event) ?? UNKNOWN}</span>
-          {text(event.status) !== undefined && <span class="quiet foreign">{text(event.status)}</span>}
-          <span class="foreign bad-text">{text(event.failure) ?? text(event.error) ?? ""}</span>
-          <span class="quiet foreign">{text(event.detail) ?? text(event.reason) ?? ""}</span>
-        </li>
-      ))}
-    </ul>
+    <>
+      <Unread rows={unread} />
+      <ul class="rows">
+        {events.slice(-12).map((event, i) => (
+          <li key={`${text(event.at)} ${i}`} class="line">
+            <span class="quiet number" title={fullTime(moment(event.at))}>
+              {clock(moment(event.at), now.value)}
+            </span>
+            <span class="foreign">{text(event.event) ?? UNKNOWN}</span>
+            {text(event.status) !== undefined && <span class="quiet foreign">{text(event.status)}</span>}
+            <span class="foreign bad-text">{text(event.failure) ?? text(event.error) ?? ""}</span>
+            <span class="quiet foreign">{text(event.detail) ?? text(event.reason) ?? ""}</span>
+          </li>
+        ))}
+      </ul>
+    </>
   );
 }

@@ -1,6 +1,6 @@
 // What the Pods view reads, and what it makes of the answers.
 import type { Spec } from "../../data/readings";
-import { flag, type Json, moment, number, record, records, text, texts } from "../../data/shapes";
+import { flag, type Json, list, moment, number, record, records, text, texts, unreadRows } from "../../data/shapes";
 import { ago } from "../../format";
 
 export const PODS: Spec = { tool: "list_pods", args: { limit: 100 }, everySeconds: 15 };
@@ -72,6 +72,17 @@ function podOf(given: Json, i: number): Pod {
 
 export function podsOf(data: Json | undefined): readonly Pod[] {
   return records(data?.pods).map(podOf);
+}
+
+/** Pods that the account has and the list does not tell: rows that cannot be read, and pages that are not here. */
+export function untoldPods(data: Json | undefined): number {
+  const rows = list(data?.pods).length;
+  return unreadRows(data?.pods) + Math.max(0, (number(data?.total) ?? rows) - rows);
+}
+
+/** Whether it may have cost something that nobody can say: its price or its beginning is not known. */
+export function isUncosted(pod: Pod): boolean {
+  return pod.costUsd === undefined && !(pod.billing === false && pod.phase === "starting");
 }
 
 /** Lium's list of states is open: the words in a state tell what it is about. */
@@ -228,7 +239,12 @@ export function warningsOf(data: Json | undefined, pod: Json): readonly string[]
 
 /** Whether these are all backups of the account: what is not among a part of them may be there all the same. */
 export function areAllBackups(data: Json | undefined): boolean {
-  return data !== undefined && data.next_cursor === undefined && data.incomplete === undefined;
+  return (
+    data !== undefined &&
+    data.next_cursor === undefined &&
+    data.incomplete === undefined &&
+    unreadRows(data.backups) === 0
+  );
 }
 
 /** When a pod was last backed up, in words. */

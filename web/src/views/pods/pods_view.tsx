@@ -1,11 +1,25 @@
 // The Pods view: what runs, what it burns, when it ends, and what it does.
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { now, refresh, useReading } from "../../data/readings";
-import { type Json, number, record, records, text } from "../../data/shapes";
+import { now, refresh, type State, useReading } from "../../data/readings";
+import { isNoList, type Json, number, record, records, text, unreadRows } from "../../data/shapes";
 import { ago, clock, count, fullTime, hours, percent, plural, price, span, usd } from "../../format";
 import { openPod, show } from "../../navigation";
-import { Badge, Button, Empty, Figure, Figures, lacksKey, Meter, NoKey, Panel, Read, type Tone } from "../../ui/parts";
+import {
+  Badge,
+  Button,
+  Empty,
+  Figure,
+  Figures,
+  lacksKey,
+  Meter,
+  NoKey,
+  Panel,
+  Read,
+  type Tone,
+  Unread,
+} from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
+import { Burning } from "../burning";
 import { PodActions } from "./pod_actions";
 import { PodDetail } from "./pod_detail";
 import {
@@ -15,6 +29,7 @@ import {
   type Backup,
   backupsOf,
   gpusOf,
+  isUncosted,
   lastBackupWords,
   meanUse,
   newestBackups,
@@ -26,6 +41,7 @@ import {
   podSpec,
   podsOf,
   runningBackups,
+  untoldPods,
 } from "./pod_readings";
 
 /** Of so many pods the list reads what their GPUs do; of the others their details tell. */
@@ -42,7 +58,7 @@ export function PodsView() {
   if (lacksKey(list)) return <NoKey failure={list.failure} />;
   return (
     <div class="view">
-      <Summary list={list.data} balance={balance.data} />
+      <Summary listed={list} balanced={balance} />
       <Read state={list} label="pods" panel rows={5} again={() => void refresh("list_pods")}>
         {(data) => <Pods data={data} />}
       </Read>
@@ -50,7 +66,8 @@ export function PodsView() {
   );
 }
 
-function Summary({ list, balance }: { list: Json | undefined; balance: Json | undefined }) {
+function Summary({ listed, balanced }: { listed: State; balanced: State }) {
+  const [list, balance] = [listed.data, balanced.data];
   const pods = podsOf(list);
   const running = pods.filter((pod) => pod.phase === "running").length;
   const known = pods.flatMap((pod) => pod.costUsd ?? []);
@@ -62,40 +79,31 @@ function Summary({ list, balance }: { list: Json | undefined; balance: Json | un
       (first, pod) => ((first?.removalAt ?? Infinity) <= (pod.removalAt ?? 0) ? first : pod),
       undefined,
     );
-  const unpriced = (number(list?.unpriced_pods) ?? 0) + (number(list?.unknown_billing_pods) ?? 0);
-  const burn = number(list?.burn_per_hour_usd);
+  const untold = untoldPods(list);
+  const uncosted = untold + pods.filter(isUncosted).length;
   const lasts = number(balance?.runway_hours);
   return (
     <Figures>
-      <Figure
-        label="Burning"
-        value={price(burn)}
-        unit="/h"
-        note={
-          unpriced > 0
-            ? `at least: ${plural(unpriced, "pod")} unpriced`
-            : burn === undefined
-              ? ""
-              : `${usd(burn * 24)} a day`
-        }
-      />
+      <Burning from={[listed, balanced]} />
       <Figure
         label="Running"
         value={list === undefined ? "–" : String(running)}
         note={
           list === undefined
             ? ""
-            : pods.length === 0
-              ? ""
-              : running === pods.length
-                ? "all of them"
-                : `of ${plural(pods.length, "pod")}`
+            : untold > 0
+              ? `at least: ${plural(untold, "pod")} not read`
+              : pods.length === 0
+                ? ""
+                : running === pods.length
+                  ? "all of them"
+                  : `of ${plural(pods.length, "pod")}`
         }
       />
       <Figure
         label="Cost so far"
-        value={pods.length === 0 && list !== undefined ? usd(0) : usd(cost)}
-        note={cost === undefined ? "" : "estimated"}
+        value={list !== undefined && pods.length + untold === 0 ? usd(0) : usd(cost)}
+        note={cost === undefined ? "" : uncosted > 0 ? `at least: ${plural(uncosted, "pod")} not counted` : "estimated"}
       />
       <Figure
         label="Next removal"
@@ -154,8 +162,12 @@ function Pods({ data }: { data: Json }) {
     [newest, running, allBackups, watched],
   );
   const unsettled = records(data.unsettled);
+  const unread = unreadRows(data.pods);
   return (
     <>
+      {(isNoList(data.unsettled) || unreadRows(data.unsettled) > 0) && (
+        <p class="banner warn">Whether some rents are not settled could not be read.</p>
+      )}
       {unsettled.map((rent) => (
         <div key={text(rent.name)} class="banner warn" role="status">
           <strong>
@@ -180,7 +192,12 @@ function Pods({ data }: { data: Json }) {
           )
         }
       >
-        {pods.length === 0 ? (
+        <Unread rows={unread} flush />
+        {pods.length === 0 && untoldPods(data) > 0 ? (
+          <Empty title="No pod could be read" icon="warning">
+            What runs and bills is not known.
+          </Empty>
+        ) : pods.length === 0 ? (
           <Empty title="No pod runs, and nothing bills" icon="box">
             Ask your agent for a GPU, or{" "}
             <Button kind="link" onPress={() => show("market")}>
@@ -209,7 +226,8 @@ function Pods({ data }: { data: Json }) {
           </p>
         )}
       </Panel>
-      {orders.length > 0 && <Orders orders={orders} />}
+      {isNoList(data.orders) && <p class="banner warn">The standing orders could not be read.</p>}
+      {orders.length + unreadRows(data.orders) > 0 && <Orders orders={orders} unread={unreadRows(data.orders)} />}
     </>
   );
 }
@@ -385,9 +403,10 @@ const ORDER_TONE: Readonly<Record<string, Tone>> = {
   failed: "bad",
 };
 
-function Orders({ orders }: { orders: readonly Order[] }) {
+function Orders({ orders, unread }: { orders: readonly Order[]; unread: number }) {
   return (
     <Panel title="Standing orders" note="rented once something fits">
+      <Unread rows={unread} />
       <ul class="rows">
         {orders.map((order) => (
           <li key={order.name}>
