@@ -259,7 +259,10 @@ class Policy:
         self._check_budget(ask, others, spent_usd)
 
     def standings(self, commitments: Sequence[Commitment], spent_usd: float | None) -> list[Standing]:
-        """How far the limits that add up are used; a use that is not bounded is None."""
+        """How far the limits that add up are used; a use that is not bounded is None.
+
+        Of a budget nothing is left once what was charged alone reaches it, whatever more is committed.
+        """
         burn = known_sum(item.price_per_hour_usd for item in commitments)
         committed = committed_usd(commitments)
         used: dict[str, float | None] = {
@@ -270,8 +273,12 @@ class Policy:
         rows = []
         for limit, now in used.items():
             allowed = getattr(self.limits, limit)
-            if allowed is not None:
-                rows.append(Standing(limit, allowed, now, None if now is None else max(allowed - now, 0)))
+            if allowed is None:
+                continue
+            left = None if now is None else max(allowed - now, 0)
+            if limit == "budget_usd" and spent_usd is not None and spent_usd >= allowed:
+                left = 0
+            rows.append(Standing(limit, allowed, now, left))
         return rows
 
     def _check_budget(self, ask: Ask, commitments: Sequence[Commitment], spent_usd: float | None) -> None:

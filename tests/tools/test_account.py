@@ -328,6 +328,16 @@ async def test_the_balance_comes_with_the_limits_and_what_is_left_of_them(sandbo
         assert (await agent.call("get_balance"))["limits_refuse"] is False
 
 
+async def test_nothing_is_left_of_a_budget_that_charges_alone_use_up(sandbox: Sandbox) -> None:
+    await rent(sandbox, "worker")
+    wire = Wire(sandbox)
+    wire.on("GET", "/billing/statement", editing(lambda statement: statement | {"total": 60}))
+    async with agent_on(sandbox, transport=wire, budget_usd=50) as agent:
+        balance = await agent.call("get_balance")
+    assert balance["pods_without_removal_time"] == ["worker"]
+    assert balance["limits"] == [{"limit": "budget_usd", "allowed": 50, "left": 0}]
+
+
 async def test_a_balance_is_shown_though_what_was_spent_cannot_be_read(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     wire.on("GET", "/billing/statement", answering(500, {"detail": "down"}))
