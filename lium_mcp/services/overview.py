@@ -31,7 +31,6 @@ class PodGlance(ListedPod):
     """A pod, when its last backup was complete, and, until it runs, how long it will live from then on."""
 
     last_backup_at: UtcTime | None = None
-    removal_hours_after_boot: int | None = None
 
 
 class WorkGlance(Result):
@@ -81,7 +80,7 @@ async def read_overview(account: Account, policy: Policy, *, in_words: InWords) 
         balance=balance,
         pods=[
             PodGlance(
-                **row.model_dump(exclude_none=True),
+                **row.model_dump(exclude_none=True, exclude={"removal_hours_after_boot"}),
                 last_backup_at=last_backups.get(row.pod_id),
                 removal_hours_after_boot=pod.termination_hours if pod.has_not_started else None,
             )
