@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Json } from "../src/data/shapes";
 import { type Conversation, conversation } from "../src/host/conversation";
 import type { Opening } from "../src/host/host";
@@ -73,6 +73,14 @@ test("calls go through the host, and its refusal is an answer", async () => {
   expect(await host.call("list_pods", {})).toEqual({ ok: true, data: { total: 1 } });
   answers["tools/call"] = () => ({ error: { code: -32000, message: "Not allowed" } });
   expect(await host.call("list_pods", {})).toEqual({ ok: false, code: "refused_by_host", message: "Not allowed" });
+});
+
+test("a call that the host never answers may have been made", async () => {
+  vi.useFakeTimers();
+  const answer = host.call("remove_pod", {});
+  await vi.advanceTimersByTimeAsync(16 * 60_000);
+  expect(await answer).toMatchObject({ ok: false, code: "no_answer" });
+  vi.useRealTimers();
 });
 
 test("a failure of a tool keeps its code, which people see set apart", async () => {

@@ -12,6 +12,9 @@ interface Pending {
   readonly fail: (reason: Error) => void;
 }
 
+/** Nothing came in time: what was asked for may have been done all the same. */
+class NoAnswer extends Error {}
+
 export interface Conversation extends Host {
   /** Resolves once the host has answered; from then on openings and its context are told. */
   greet(): Promise<void>;
@@ -33,7 +36,7 @@ export function conversation(
   function ask(method: string, params: Json, limitMs: number): Promise<Json> {
     const id = nextId++;
     return new Promise((resolve, reject) => {
-      const limit = setTimeout(() => done(() => reject(new Error(`The host did not answer ${method}`))), limitMs);
+      const limit = setTimeout(() => done(() => reject(new NoAnswer(`The host did not answer ${method}.`))), limitMs);
       const done = (then: () => void): void => {
         clearTimeout(limit);
         pending.delete(id);
@@ -101,7 +104,7 @@ export function conversation(
       try {
         return answerOf(await ask("tools/call", { name: tool, arguments: callArgs }, LONGEST_CALL_MS));
       } catch (error) {
-        return trouble("refused_by_host", (error as Error).message);
+        return trouble(error instanceof NoAnswer ? "no_answer" : "refused_by_host", (error as Error).message);
       }
     },
     async read(uri) {
