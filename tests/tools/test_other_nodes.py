@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-import anyio
 import httpx2
 import pytest
 
@@ -10,7 +9,7 @@ from lium_mcp.sandbox import Sandbox
 from lium_mcp.sandbox.sandbox import FEATURES
 from tests.faults.record import rows_of
 from tests.harness import Agent, Person, agent_on
-from tests.wires import Act, Forward, Wire, answering, drop, living, offers, passing, rents, sent_rents
+from tests.wires import Act, Forward, Wire, answering, drop, eventually, living, offers, passing, rents, sent_rents
 
 OLD: Final = tuple(feature for feature in FEATURES if feature != "rent_by_spec")
 WISH: Final[dict[str, Any]] = {"name": "train", "gpu_type": "RTX4090", "gpu_count": 1, "hours": 2}
@@ -302,9 +301,7 @@ async def test_a_run_goes_on_with_the_next_node_where_one_refuses(account: Sandb
     async with agent_on(account, transport=wire, state_url=ledger) as agent:
         wanted: dict[str, Any] = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "max_total_usd": 2}
         await agent.call("run_job", command="sleep 60", wait_seconds=1, **wanted)
-        with anyio.fail_after(60):
-            while not living(account):
-                await anyio.sleep(0.05)
+        await eventually(lambda: bool(living(account)))
         asked = nodes_asked(wire)
         assert len(set(asked)) == len(asked) == 2
         [pod] = living(account)
