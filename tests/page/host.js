@@ -4,8 +4,12 @@ import { AppBridge, PostMessageTransport } from "@modelcontextprotocol/ext-apps/
 
 window.told = [];
 
-/** Shows the page of a tool in a frame, as hosts do: closed off, under the policy that the server asked for. */
-window.show = async (tool, args, context) => {
+/**
+ * Shows the page of a tool in a frame, as hosts do: closed off, under the policy that the server asked for. Hosts that
+ * do less than they should: `calls` is "none" (not advertised), "refused" or "unanswered"; `isSilent` greets nobody;
+ * `isText` hands on the text of answers alone.
+ */
+window.show = async (tool, args, { calls, isSilent, isText, ...context }) => {
   const { tools } = await window.mcp("tools/list", {});
   const uri = tools.find((each) => each.name === tool)._meta.ui.resourceUri;
   const [page] = (await window.mcp("resources/read", { uri })).contents;
@@ -21,10 +25,14 @@ window.show = async (tool, args, context) => {
   const bridge = new AppBridge(
     null,
     { name: "a-host", version: "1" },
-    { serverTools: {}, serverResources: {}, updateModelContext: { text: {} }, openLinks: {} },
+    { ...(calls === "none" ? {} : { serverTools: {} }), serverResources: {}, updateModelContext: { text: {} }, openLinks: {} },
     { hostContext: { theme: "dark", displayMode: "inline", toolInfo: { tool: tools.find((each) => each.name === tool) }, ...context } },
   );
-  bridge.oncalltool = (params) => window.mcp("tools/call", params);
+  bridge.oncalltool = async (params) => {
+    if (calls === "refused") throw new Error("The person does not let it");
+    if (calls === "unanswered") return new Promise(() => undefined);
+    return window.mcp("tools/call", params);
+  };
   bridge.onreadresource = (params) => window.mcp("resources/read", params);
   bridge.onupdatemodelcontext = async (params) => {
     window.told.push(params.content.map((block) => block.text).join(" "));
@@ -33,9 +41,11 @@ window.show = async (tool, args, context) => {
   bridge.onopenlink = async () => ({});
   bridge.onsizechange = ({ height }) => { frame.style.height = `${height}px`; };
   const ready = new Promise((resolve) => { bridge.oninitialized = resolve; });
-  await bridge.connect(new PostMessageTransport(frame.contentWindow, frame.contentWindow));
+  if (!isSilent) await bridge.connect(new PostMessageTransport(frame.contentWindow, frame.contentWindow));
   frame.srcdoc = page.text.replace("<head>", `<head><meta http-equiv="Content-Security-Policy" content="${policy}">`);
+  if (isSilent) return;
   await ready;
   await bridge.sendToolInput({ arguments: args });
-  await bridge.sendToolResult(await window.mcp("tools/call", { name: tool, arguments: args }));
+  const result = await window.mcp("tools/call", { name: tool, arguments: args });
+  await bridge.sendToolResult(isText ? { content: result.content } : result);
 };

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from mcp import Client
 from mcp.client.extension import advertise
 from playwright.async_api import Browser, Frame, Page, expect
@@ -38,9 +39,9 @@ class Conversation:
     def frame(self) -> Frame:
         return self.page.frames[1]
 
-    async def show(self, tool: str, **arguments: Any) -> None:
-        """Let the model call a tool that carries the page."""
-        await self.page.evaluate("([tool, args]) => window.show(tool, args, {})", [tool, arguments])
+    async def show(self, tool: str, *, host: dict[str, Any] | None = None, **arguments: Any) -> None:
+        """Let the model call a tool that carries the page; `host` says what a host does not do (host.js)."""
+        await self.page.evaluate("([tool, args, host]) => window.show(tool, args, host)", [tool, arguments, host or {}])
         self.called.clear()
 
     async def told(self) -> list[str]:
@@ -124,6 +125,34 @@ async def test_a_click_is_no_consent_and_the_model_hears_what_was_done(
         assert "train" in yes
     assert len(person.questions) == 3
     assert "train" in person.questions[-1]
+
+
+@pytest.mark.parametrize("host", [{"calls": "none"}, {"calls": "refused"}, {"calls": "unanswered"}, {"isText": True}])
+async def test_the_answer_that_the_host_brings_is_shown_by_any_host(
+    browser: Browser, page_host: str, sandbox: Sandbox, host: dict[str, Any]
+) -> None:
+    async with conversation(browser, page_host, sandbox, Person("yes", "yes")) as talk:
+        for name in ("train-a", "train-b"):
+            await rent(talk.client, name)
+        await talk.show("list_pods", host=host)
+        for name in ("train-a", "train-b"):
+            await expect(talk.frame.get_by_text(name).first).to_be_visible()
+        assert "list_pods" not in talk.called
+
+
+async def test_a_host_that_does_not_greet_is_named(browser: Browser, page_host: str, sandbox: Sandbox) -> None:
+    async with conversation(browser, page_host, sandbox, Person("no")) as talk:
+        await talk.show("list_pods", host={"isSilent": True})
+        await expect(talk.frame.get_by_text("does not answer it")).to_be_visible()
+
+
+async def test_a_call_that_failed_opens_its_view_with_its_error(
+    browser: Browser, page_host: str, sandbox: Sandbox
+) -> None:
+    async with conversation(browser, page_host, sandbox, Person("no")) as talk:
+        await talk.show("list_gpus", host={"calls": "none"}, cursor="nonsense")
+        await expect(talk.frame.locator("nav [aria-current=page]")).to_have_text("Market")
+        await expect(talk.frame.locator("#offers").get_by_role("alert")).to_contain_text("cursor")
 
 
 async def test_each_tool_opens_its_view(browser: Browser, page_host: str, sandbox: Sandbox) -> None:

@@ -1,16 +1,17 @@
 // The page: its head, the view that is shown, and what floats above it.
 import { useComputed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { dismiss, notices } from "./data/actions";
+import { dismiss, notices, underWay } from "./data/actions";
 import { asleep, newestAt, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
 import { controls, type Ended, ended, filling, type Host } from "./host/host";
+import { asked } from "./host/questions";
 import { HostContext, useHost } from "./host/use_host";
-import { show, VIEWS, type View, view } from "./navigation";
+import { failedOpening, show, VIEWS, type View, view } from "./navigation";
 import { type Choice, choice, choose } from "./theme";
 import { Icon } from "./ui/icons";
-import { Badge, Button, Empty, IconButton } from "./ui/parts";
+import { Badge, Button, Empty, IconButton, Trouble } from "./ui/parts";
 import { placeNear } from "./ui/place";
 import { Questions } from "./ui/question";
 import { MarketView } from "./views/market/market_view";
@@ -41,6 +42,7 @@ function Shown({ name }: { name: View }) {
   return (
     <>
       <h1 class="unseen">{TITLES[name]}</h1>
+      {failedOpening.value !== undefined && <Trouble failure={failedOpening.value} />}
       <View />
     </>
   );
@@ -165,9 +167,16 @@ function ThemeButton() {
 function Notices() {
   const box = useRef<HTMLDivElement>(null);
   const shown = notices.value;
-  useLayoutEffect(() => placeNear(box.current), [shown]);
+  // While the server asks, nothing is done yet.
+  const running = asked.value.length > 0 ? [] : [...underWay.value];
+  useLayoutEffect(() => placeNear(box.current), [shown, running.length]);
   return (
     <div ref={box} class="notices" role="status">
+      {running.map(([key, title]) => (
+        <div key={key} class="notice under-way">
+          <p class="foreign">{title}: under way…</p>
+        </div>
+      ))}
       {shown.map((notice) => (
         <div key={notice.id} class={`notice ${notice.kind}`}>
           <p class="foreign">{notice.message}</p>

@@ -6,7 +6,7 @@ import { begin, refresh } from "./data/readings";
 import { learnPolicy } from "./data/server";
 import { browser, openSession, takeToken } from "./host/browser";
 import { conversation } from "./host/conversation";
-import { ended } from "./host/host";
+import { type Ended, ended } from "./host/host";
 import { nameView, open, restoreView } from "./navigation";
 import "./styles/tokens.css";
 import "./styles/base.css";
@@ -22,6 +22,13 @@ import { watchPlace } from "./ui/place";
 
 /** The result that opened the page comes right after the greeting, if at all. */
 const OPENING_MS = 5000;
+const SILENT: Ended = {
+  title: "The program that shows this page does not answer it",
+  message:
+    "Ask for your pods again in the conversation, or run lium-mcp dashboard in a terminal to see them in a browser.",
+};
+/** A host that says nothing so long shows no page of ours; it may all the same begin to. */
+const SILENT_MS = 6000;
 
 const root = document.getElementById("app");
 if (root !== null) {
@@ -59,29 +66,36 @@ async function inConversation(root: HTMLElement): Promise<void> {
   let opened = (): void => undefined;
   const opening = new Promise<void>((resolve) => {
     opened = resolve;
-    setTimeout(resolve, OPENING_MS);
   });
   watchPlace();
   const host = conversation(
     window.parent,
     (told) => {
       open(told);
-      opened();
+      if (told.answer !== undefined) opened();
     },
     followHost,
   );
-  try {
-    await host.greet();
-    // What it shows need not be read again then.
-    render(<Loading rows={5} label="Waiting for what to show" />, root);
-    await opening;
-  } catch {
-    ended.value = {
-      title: "The program that shows this page does not answer it",
-      message: "Ask for your pods again.",
-    };
-  }
-  render(<App host={host} />, root);
+  const draw = (): void => render(<App host={host} />, root);
+  render(<Loading rows={5} label="Waiting for what to show" />, root);
+  const silence = setTimeout(() => {
+    ended.value = SILENT;
+    draw();
+  }, SILENT_MS);
+  const greeted = host.greet().then(() => {
+    clearTimeout(silence);
+    ended.value = undefined;
+  });
+  greeted.catch(() => undefined);
+  // What it shows need not be read again then. Some hosts bring that before they greet, or without.
+  await Promise.race([opening, greeted.then(() => Promise.race([opening, passing(OPENING_MS)])).catch(() => opening)]);
+  clearTimeout(silence);
+  ended.value = undefined;
+  draw();
   begin(host);
-  void learnPolicy(host);
+  void greeted.then(() => learnPolicy(host)).catch(() => undefined);
+}
+
+function passing(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

@@ -41,7 +41,10 @@ beforeEach(async () => {
   contexts = [];
   answers = {
     "ui/initialize": () => ({
-      result: { hostCapabilities: { updateModelContext: {}, serverResources: {} }, hostContext: { theme: "dark" } },
+      result: {
+        hostCapabilities: { updateModelContext: {}, serverResources: {}, serverTools: {} },
+        hostContext: { theme: "dark" },
+      },
     }),
   };
   above = windowAbove();
@@ -65,7 +68,39 @@ test("the tool that opened it is known with its arguments and its result", () =>
   say({ method: "ui/notifications/host-context-changed", params: { toolInfo: { tool: { name: "get_pod" } } } });
   say({ method: "ui/notifications/tool-input", params: { arguments: { pod: "a" } } });
   say({ method: "ui/notifications/tool-result", params: { content: [{ type: "text", text: '{"outcome":"done"}' }] } });
-  expect(openings).toEqual([{ tool: "get_pod", args: { pod: "a" }, answer: { ok: true, data: { outcome: "done" } } }]);
+  expect(openings).toEqual([
+    { tool: "get_pod", args: { pod: "a" }, answer: undefined },
+    { tool: "get_pod", args: { pod: "a" }, answer: { ok: true, data: { outcome: "done" } } },
+  ]);
+});
+
+test("a host may name the tool beside its arguments", () => {
+  say({ method: "ui/notifications/tool-input", params: { name: "list_gpus", arguments: {} } });
+  say({ method: "ui/notifications/host-context-changed", params: { theme: "light" } });
+  say({ method: "ui/notifications/tool-result", params: { isError: true, content: [] } });
+  expect(openings.at(-1)).toMatchObject({ tool: "list_gpus", answer: { ok: false } });
+});
+
+test("an answer that comes as text alone is read, however long it is, and what else is said beside it", () => {
+  const data = { pods: Array.from({ length: 60 }, (_, i) => ({ pod_id: `id-${i}`, name: `a pod  of many: ${i}` })) };
+  const content = [
+    { type: "text", text: "Here are your pods:" },
+    { type: "text", text: JSON.stringify(data) },
+  ];
+  say({ method: "ui/notifications/tool-result", params: { content } });
+  say({ method: "ui/notifications/tool-result", params: { content, structuredContent: {} } });
+  expect(openings.map(({ answer }) => answer)).toEqual([
+    { ok: true, data },
+    { ok: true, data },
+  ]);
+});
+
+test("a host that lets pages call no tools is asked for none", async () => {
+  answers["ui/initialize"] = () => ({ result: { hostCapabilities: {} } });
+  await host.greet();
+  sent = [];
+  expect(await host.call("list_pods", {})).toMatchObject({ ok: false, code: "refused_by_host" });
+  expect(sent).toEqual([]);
 });
 
 test("calls go through the host, and its refusal is an answer", async () => {
@@ -92,6 +127,10 @@ test("a failure of a tool keeps its code, which people see set apart", async () 
     },
   });
   expect(await host.call("remove_pod", {})).toEqual({ ok: false, code: "busy", message: "Not now." });
+  answers["tools/call"] = () => ({
+    result: { isError: true, content: [{ type: "text", text: "No key. (code: api_key_missing)" }] },
+  });
+  expect(await host.call("remove_pod", {})).toEqual({ ok: false, code: "api_key_missing", message: "No key." });
 });
 
 test("what a person did is told to the model; resources are read; the end is agreed to", async () => {

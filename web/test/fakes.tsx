@@ -7,7 +7,8 @@ import { asleep, begin, newestAt } from "../src/data/readings";
 import { policy } from "../src/data/server";
 import type { Json } from "../src/data/shapes";
 import { type Answer, ended, type Host } from "../src/host/host";
-import { openPod, view } from "../src/navigation";
+import { failedOpening, openPod, view } from "../src/navigation";
+import { spentDays } from "../src/views/money/money_readings";
 
 export interface FakeHost extends Host {
   readonly calls: { tool: string; args: Json }[];
@@ -48,10 +49,12 @@ export async function showPage(host: Host): Promise<() => void> {
     root.remove();
     view.value = "pods";
     openPod.value = undefined;
+    failedOpening.value = undefined;
+    spentDays.value = 7;
     policy.value = undefined;
     ended.value = undefined;
     notices.value = [];
-    underWay.value = new Set();
+    underWay.value = new Map();
     newestAt.value = undefined;
     asleep.value = false;
   };

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { policy } from "../src/data/server";
+import { asked, askPerson } from "../src/host/questions";
 import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
 
 const POD = {
@@ -105,8 +106,54 @@ test("what a person did not agree to is no failure, and the model hears of it", 
   await settle();
   button("Back up").click();
   await settle();
-  expect(shown()).toContain("Nothing was done: you did not agree.");
+  expect(shown()).toContain("Back up train-a: Nothing was done: you did not agree.");
   expect(host.told[0]).toContain("It was not done");
+});
+
+test("a failure names the pod and the action, stands once, and goes away by closing", async () => {
+  const failed = { ok: false, code: "busy", message: "Lium is at it." } as const;
+  await page(fakeHost({ list_pods: LIST, create_backup: failed }));
+  for (let i = 0; i < 3; i++) {
+    button("Back up train-a").click();
+    await settle();
+    button("Back up").click();
+    await settle();
+  }
+  expect(shown().split("Back up train-a: Lium is at it.")).toHaveLength(2);
+  await settle(60);
+  expect(shown()).toContain("Lium is at it.");
+  button("Dismiss this message").click();
+  await settle();
+  expect(shown()).not.toContain("Lium is at it.");
+});
+
+test("what takes long is said while it does, but not while the server asks", async () => {
+  const host = fakeHost({ list_pods: LIST });
+  let done = (): void => undefined;
+  const call = host.call;
+  host.call = (tool, args) =>
+    tool !== "remove_pod"
+      ? call(tool, args)
+      : new Promise((resolve) => {
+          done = () => resolve({ ok: true, data: { outcome: "done", name: "train-a" } });
+        });
+  await page(host);
+  button("Remove train-a").click();
+  await settle();
+  button("Remove").click();
+  await settle();
+  expect(shown()).toContain("Remove train-a: under way");
+  const answer = askPerson({ method: "elicitation/create", params: { message: "Sure?" } });
+  await settle();
+  expect(shown()).not.toContain("under way");
+  asked.value[0]?.settle({ action: "accept" });
+  await answer;
+  await settle();
+  expect(shown()).toContain("Remove train-a: under way");
+  done();
+  await settle();
+  expect(shown()).not.toContain("under way");
+  expect(shown()).toContain("train-a is removed");
 });
 
 test("a server that is read-only has no buttons to change anything", async () => {

@@ -161,10 +161,21 @@ describe("the money", () => {
     return host;
   }
 
-  test("without a key it says so once", async () => {
-    const failure = { ok: false, code: "api_key_missing", message: "This needs a key." } as const;
+  test("without a key it says what to do once, in words for people", async () => {
+    const failure = { ok: false, code: "api_key_missing", message: "Have the user run it." } as const;
     await money({ get_balance: failure, list_pods: failure, get_spending: failure });
-    expect(shown().split("This needs a key.")).toHaveLength(2);
+    expect(shown().split("There is no Lium API key yet")).toHaveLength(2);
+    expect(shown()).not.toContain("Have the user");
+  });
+
+  test("what is the same for all of it is said once", async () => {
+    const failure = { ok: false, code: "lium_unreachable", message: "No connection to Lium." } as const;
+    const host = await money({ get_balance: failure, list_pods: failure, get_spending: failure });
+    expect(shown().split("No connection to Lium.")).toHaveLength(2);
+    host.answers = { get_balance: { balance_usd: 10 } };
+    button("Try again").click();
+    await settle(1);
+    expect(shown()).toContain("$10.00");
   });
 
   test("says when nothing is left, and what is not known of it", async () => {

@@ -9,6 +9,8 @@ import { type Json, text } from "./shapes";
 export interface Action {
   readonly tool: string;
   readonly args: Json;
+  /** What it is, for people: "Remove train-a". Stands while it is under way, and before what came of it. */
+  readonly title: string;
   /** What it does, for the model: "set the removal of pod train-a (id ...) to 12 hours from now". */
   readonly did: string;
   /** What it touches: such readings are read again afterwards. */
@@ -25,8 +27,8 @@ export interface Notice {
 
 /** What came of the newest actions, newest last. */
 export const notices = signal<readonly Notice[]>([]);
-/** What is under way, by tool and target: its buttons wait. */
-export const underWay = signal<ReadonlySet<string>>(new Set());
+/** What is under way, by tool and target, with its title: its buttons wait. */
+export const underWay = signal<ReadonlyMap<string, string>>(new Map());
 
 const MOST_NOTICES = 4;
 const SHOWN_MS = 15_000;
@@ -40,7 +42,9 @@ export function dismiss(id: number): void {
 
 export function say(kind: Notice["kind"], message: string): void {
   const id = nextId++;
-  notices.value = [...notices.value, { kind, message, id }].slice(-MOST_NOTICES);
+  // The same again stands once.
+  const others = notices.value.filter((other) => other.kind !== kind || other.message !== message);
+  notices.value = [...others, { kind, message, id }].slice(-MOST_NOTICES);
   // What failed stays until somebody has read it.
   if (kind !== "failed") setTimeout(() => dismiss(id), SHOWN_MS);
 }
@@ -48,12 +52,12 @@ export function say(kind: Notice["kind"], message: string): void {
 export async function act(host: Host, action: Action, target: string): Promise<Answer | undefined> {
   const busy = `${action.tool} ${target}`;
   if (underWay.value.has(busy)) return undefined;
-  underWay.value = new Set([...underWay.value, busy]);
+  underWay.value = new Map([...underWay.value, [busy, action.title]]);
   try {
     const answer = readable(action.tool, action.args, await host.call(action.tool, action.args));
     if (answer.ok && NOT_DONE.has(String(answer.data.outcome))) {
       const why = text(answer.data.next) ?? "Lium says no more.";
-      say("failed", `It was not done. ${why}`);
+      say("failed", `${action.title}: It was not done. ${why}`);
       host.tellModel(
         `On the Lium page the person tried what would have ${action.did}. It was not done. ${gist(answer.data)}`,
       );
@@ -61,20 +65,22 @@ export async function act(host: Host, action: Action, target: string): Promise<A
       say("done", action.done(answer.data));
       host.tellModel(`On the Lium page the person ${action.did}. ${gist(answer.data)}`);
     } else if (NO_WORD.has(answer.code)) {
-      say("failed", `Whether it took effect is not known: ${answer.message} See how it stands before you try again.`);
+      const unknown = `Whether it took effect is not known: ${answer.message} See how it stands before you try again.`;
+      say("failed", `${action.title}: ${unknown}`);
       host.tellModel(
         `On the Lium page the person tried what would have ${action.did}. Whether it took effect is not known: ${answer.message}`,
       );
     } else {
       const no = NOT_AGREED.has(answer.code);
-      say(no ? "refused" : "failed", no ? "Nothing was done: you did not agree." : answer.message);
+      const why = no ? "Nothing was done: you did not agree." : answer.message;
+      say(no ? "refused" : "failed", `${action.title}: ${why}`);
       host.tellModel(
         `On the Lium page the person tried what would have ${action.did}. It was not done: ${answer.message}`,
       );
     }
     return answer;
   } finally {
-    underWay.value = new Set([...underWay.value].filter((other) => other !== busy));
+    underWay.value = new Map([...underWay.value].filter(([other]) => other !== busy));
     // Also after a failure: some of it may have happened.
     void refresh(...action.touches);
   }

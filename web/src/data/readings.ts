@@ -5,7 +5,7 @@
 // that all of them together pass what a page may ask of Lium (60 requests a minute for the whole account).
 import { type Signal, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Answer, ended, type Host, trouble } from "../host/host";
+import { type Answer, ended, type Host, type Trouble as TroubleCode, trouble } from "../host/host";
 import { readable } from "./answers";
 import { type Json, moment } from "./shapes";
 
@@ -47,7 +47,9 @@ const ASLEEP_AFTER_MS = { browser: 15 * 60_000, conversation: 3 * 60_000 };
 /** Longer than any tool takes that only reads. */
 const LONGEST_READING_MS = 60_000;
 /** A wrong key or a missing tool does not mend itself within seconds. */
-const LASTING = new Set(["not_offered", "api_key_missing", "api_key_refused", "session_over"]);
+const LASTING = new Set(["not_offered", "refused_by_host", "api_key_missing", "api_key_refused", "session_over"]);
+/** Such a call did not come to the tool. */
+const NOT_ASKED = new Set<string>(["refused_by_host", "no_answer"] satisfies TroubleCode[]);
 
 /** The clock of what is shown: that of the server, which in a sandbox may run fast. Ticks each second. */
 export const now = signal(Date.now());
@@ -99,8 +101,10 @@ export function useReading(spec: Spec | undefined): State {
     const entry = entryOf(spec);
     const me = Symbol();
     entry.lookers.set(me, every);
-    const next = (entry.state.value.at ?? 0) + every * 1000;
-    entry.dueAt = Math.min(entry.dueAt, Number.isFinite(next) ? next : entry.dueAt);
+    const { at, failure } = entry.state.value;
+    const next = (at ?? 0) + every * 1000;
+    // What has failed so far waits as it would if somebody had looked all the time.
+    if (Number.isFinite(next) && (at !== undefined || failure === undefined)) entry.dueAt = Math.min(entry.dueAt, next);
     turn();
     return () => entry.lookers.delete(me);
   }, [key, every]);
@@ -121,9 +125,11 @@ export function refresh(...tools: readonly string[]): Promise<void> {
   return Promise.all(wanted.map((entry) => read(entry))).then(() => undefined);
 }
 
-/** Puts an answer that came by another way, such as the one that the page was opened with. */
-export function seed(spec: Spec, answer: Answer): void {
-  take(entryOf(spec), answer);
+/** Puts an answer that came by another way, such as the one that the page was opened with; a part is read anew at once. */
+export function seed(spec: Spec, answer: Answer, isPart = false): void {
+  const entry = entryOf(spec);
+  take(entry, answer);
+  if (isPart) entry.dueAt = 0;
 }
 
 /** Begins reading through this host. Returns what ends it. */
@@ -231,7 +237,10 @@ function take(entry: Entry, given: Answer): void {
     entry.state.value = { data: answer.data, at, failure: undefined, loading: false };
   } else {
     entry.failures += 1;
-    const failure = { code: answer.code, message: answer.message };
+    const { data, failure: before } = entry.state.value;
+    // Why the tool failed says more than that nobody could ask it again.
+    const isKept = data === undefined && before !== undefined && NOT_ASKED.has(answer.code);
+    const failure = isKept ? before : { code: answer.code, message: answer.message };
     entry.state.value = { ...entry.state.value, failure, loading: false };
   }
   const every = everyOf(entry);

@@ -1,11 +1,12 @@
 // The page inside a host's frame: MCP Apps (protocol 2026-01-26), which is JSON-RPC over postMessage to the window above.
-import { type Json, record, text, texts } from "../data/shapes";
-import { type Answer, answerOf, filling, type Host, type Opening, trouble } from "./host";
+import { type Json, list, record, text, texts } from "../data/shapes";
+import { type Answer, answerOf, filling, type Host, jsonIn, type Opening, trouble } from "./host";
 
 const PROTOCOL = "2026-01-26";
 /** Longer than any tool of ours waits, and than a person takes to answer a question of the server. */
 const LONGEST_CALL_MS = 15 * 60_000;
-const HELLO_MS = 15_000;
+const ASIDE_MS = 15_000;
+const NO_CALLS = "It lets pages make no calls. Ask for it in the conversation.";
 
 interface Pending {
   readonly settle: (result: Json) => void;
@@ -29,6 +30,7 @@ export function conversation(
   let nextId = 1;
   let abilities: Json = {};
   let context: Json = {};
+  let tool: string | undefined;
   let args: Json = {};
 
   const send = (message: Json): void => above.postMessage({ jsonrpc: "2.0", ...message }, "*");
@@ -55,14 +57,22 @@ export function conversation(
     filling.value = texts(context.availableDisplayModes).includes("fullscreen")
       ? context.displayMode === "fullscreen"
       : undefined;
+    takeTool(record(record(changed.toolInfo).tool).name);
     onContext(context);
   }
 
+  /** Hosts name the tool in their context, beside its arguments, or not at all. */
+  function takeTool(name: unknown): void {
+    tool = text(name) ?? tool;
+  }
+
   function told(method: string, params: Json): void {
-    if (method === "ui/notifications/tool-input") args = record(params.arguments);
-    else if (method === "ui/notifications/host-context-changed") takeContext(params);
-    else if (method === "ui/notifications/tool-result")
-      onOpening({ tool: text(record(record(context.toolInfo).tool).name), args, answer: answerOf(params) });
+    if (method === "ui/notifications/host-context-changed") takeContext(params);
+    else if (method === "ui/notifications/tool-input") {
+      args = record(params.arguments);
+      takeTool(params.name ?? params.toolName);
+      onOpening({ tool, args, answer: undefined });
+    } else if (method === "ui/notifications/tool-result") onOpening({ tool, args, answer: answerOf(params) });
   }
 
   window.addEventListener("message", (event: MessageEvent<unknown>) => {
@@ -89,7 +99,7 @@ export function conversation(
         appCapabilities: { availableDisplayModes: ["inline", "fullscreen"] },
         protocolVersion: PROTOCOL,
       },
-      HELLO_MS,
+      LONGEST_CALL_MS,
     );
     abilities = record(hello.hostCapabilities);
     takeContext(record(hello.hostContext));
@@ -100,9 +110,10 @@ export function conversation(
   const host: Conversation = {
     kind: "conversation",
     greet,
-    async call(tool, callArgs): Promise<Answer> {
+    async call(name, callArgs): Promise<Answer> {
+      if (abilities.serverTools === undefined) return trouble("refused_by_host", NO_CALLS);
       try {
-        return answerOf(await ask("tools/call", { name: tool, arguments: callArgs }, LONGEST_CALL_MS));
+        return answerOf(await ask("tools/call", { name, arguments: callArgs }, LONGEST_CALL_MS));
       } catch (error) {
         return trouble(error instanceof NoAnswer ? "no_answer" : "refused_by_host", (error as Error).message);
       }
@@ -110,7 +121,7 @@ export function conversation(
     async read(uri) {
       if (abilities.serverResources === undefined) return undefined;
       try {
-        return jsonOf(await ask("resources/read", { uri }, HELLO_MS));
+        return jsonOf(await ask("resources/read", { uri }, ASIDE_MS));
       } catch {
         return undefined;
       }
@@ -118,16 +129,16 @@ export function conversation(
     tellModel(what) {
       if (abilities.updateModelContext === undefined) return;
       // The host may refuse; what was done is done all the same.
-      ask("ui/update-model-context", { content: [{ type: "text", text: what }] }, HELLO_MS).catch(() => undefined);
+      ask("ui/update-model-context", { content: [{ type: "text", text: what }] }, ASIDE_MS).catch(() => undefined);
     },
     fill(whole) {
-      ask("ui/request-display-mode", { mode: whole ? "fullscreen" : "inline" }, HELLO_MS).then(
+      ask("ui/request-display-mode", { mode: whole ? "fullscreen" : "inline" }, ASIDE_MS).then(
         ({ mode }) => takeContext({ displayMode: mode }),
         () => undefined,
       );
     },
     openLink(url) {
-      ask("ui/open-link", { url }, HELLO_MS).catch(() => undefined);
+      ask("ui/open-link", { url }, ASIDE_MS).catch(() => undefined);
     },
   };
   return host;
@@ -135,12 +146,7 @@ export function conversation(
 
 /** The JSON that a resource holds. */
 export function jsonOf(result: Json): Json | undefined {
-  const contents = Array.isArray(result.contents) ? record(result.contents[0]) : {};
-  try {
-    return typeof contents.text === "string" ? record(JSON.parse(contents.text)) : undefined;
-  } catch {
-    return undefined;
-  }
+  return jsonIn(record(list(result.contents)[0]).text);
 }
 
 /** Lets the host make its frame as high as the page. */

@@ -1,7 +1,7 @@
 // What the page talks through, whether it stands in a conversation or in a browser: it calls tools, and tells what a
 // person did. Everything above this file is the same in both places.
 import { signal } from "@preact/signals";
-import { type Json, list, record, text } from "../data/shapes";
+import { type Json, record, records, text } from "../data/shapes";
 
 /** What came of a tool call. `code` is the server's own (docs/troubleshooting.md), or one of `Trouble`. */
 export type Answer =
@@ -26,11 +26,12 @@ export interface Host {
 /** Whether the page fills the host's window, or could; undefined where it cannot. */
 export const filling = signal<boolean | undefined>(undefined);
 
-/** The tool result that the page was opened with, in a conversation. */
+/** The tool call that the page was opened with, in a conversation. */
 export interface Opening {
   readonly tool: string | undefined;
   readonly args: Json;
-  readonly answer: Answer;
+  /** Undefined before the tool has answered. */
+  readonly answer: Answer | undefined;
 }
 
 /** Where the sandbox's clock and faults are turned, if this page may: the path before /clock and /faults. */
@@ -48,29 +49,31 @@ export const ended = signal<Ended | undefined>(undefined);
 /** Reads the result of tools/call. */
 export function answerOf(result: unknown): Answer {
   const given = record(result);
-  const said = list(given.content)
-    .map((block) => record(block))
-    .filter((block) => block.type === "text")
-    .map((block) => text(block.text) ?? "")
-    .join(" ")
-    .trim();
+  const blocks = records(given.content).flatMap((block) =>
+    block.type === "text" && typeof block.text === "string" ? [block.text] : [],
+  );
   if (given.isError === true) {
-    const code = text(record(record(given._meta)["lium-mcp/error"]).code);
-    return { ok: false, code: code ?? "failed", message: withoutCode(said, code) || "The call failed." };
+    const said = blocks.join(" ").trim();
+    // Hosts may leave out what is meant for programs; our sentences say it too, at their end.
+    const code = text(record(record(given._meta)["lium-mcp/error"]).code) ?? /\(code: (\w+)\)\s*$/.exec(said)?.[1];
+    return { ok: false, code: code ?? "failed", message: text(withoutCode(said, code)) ?? "The call failed." };
   }
-  // Some hosts hand on the text alone; ours says the same as JSON.
-  const data = given.structuredContent ?? parsed(said);
-  if (typeof data !== "object" || data === null) {
-    return trouble("unreadable", said || "The answer had nothing in it.");
+  if (Object.keys(record(given.structuredContent)).length > 0) {
+    return { ok: true, data: record(given.structuredContent) };
   }
-  return Array.isArray(data)
-    ? trouble("unreadable", "What came is no answer of a tool.")
-    : { ok: true, data: record(data) };
+  // Some hosts hand on the text alone; ours says the same as JSON, in one piece, however long.
+  const told = [...blocks, blocks.join("")].map(jsonIn).find((data) => data !== undefined);
+  if (told !== undefined) return { ok: true, data: told };
+  if (Array.isArray(given.structuredContent)) return trouble("unreadable", "What came is no answer of a tool.");
+  if (typeof given.structuredContent === "object" && given.structuredContent !== null) return { ok: true, data: {} };
+  return trouble("unreadable", text(blocks.join(" ")) ?? "The answer had nothing in it.");
 }
 
-function parsed(said: string): unknown {
+/** The JSON object that a text is; undefined where it is none. */
+export function jsonIn(said: unknown): Json | undefined {
   try {
-    return JSON.parse(said);
+    const read: unknown = typeof said === "string" ? JSON.parse(said) : undefined;
+    return typeof read === "object" && read !== null && !Array.isArray(read) ? record(read) : undefined;
   } catch {
     return undefined;
   }

@@ -180,6 +180,14 @@ export function lacksKey({ data, failure }: State): boolean {
   return data === undefined && (failure?.code === "api_key_missing" || failure?.code === "api_key_refused");
 }
 
+/** Why none of these readings has anything, where it is the same for all: then a view says it once. */
+export function sameFailure(...states: readonly State[]): Failure | undefined {
+  const why = states[0]?.failure;
+  const isSame = ({ data, failure }: State): boolean =>
+    data === undefined && failure?.code === why?.code && failure?.message === why?.message;
+  return states.every(isSame) ? why : undefined;
+}
+
 /** In place of a view of the account, where there is no key for it. */
 export function NoKey({ failure }: { failure: Failure | undefined }) {
   return (

@@ -67,6 +67,7 @@ export function RentSheet({
       {
         tool: "rent_pod",
         args: asks,
+        title: `Rent ${name}`,
         did: `rented pod ${name} (${count(quoted.gpuCount)}x ${quoted.gpuType ?? "GPU"} on node ${offer.id}, for ${hours} hours)`,
         touches: ["list_pods", "get_balance", "list_gpus", "get_gpu_prices", "lium://rents"],
         done: (data) => said(data, name),

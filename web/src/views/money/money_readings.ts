@@ -1,4 +1,5 @@
 // What the Money view reads, and what it makes of the answers.
+import { signal } from "@preact/signals";
 import type { Spec } from "../../data/readings";
 import { flag, type Json, moment, number, records, text, unreadRows } from "../../data/shapes";
 
@@ -6,6 +7,9 @@ const DAY_MS = 86_400_000;
 const MOST_DAYS = 366;
 /** Rows that an answer has at most. */
 export const PODS_A_PAGE = 50;
+
+/** Of how many days spending is shown. */
+export const spentDays = signal(7);
 
 /** Charges of the last days by pod, the dearest first, and what each day cost. */
 export function spendingSpec(days: number, cursor: string): Spec {

@@ -4,40 +4,42 @@ import { now, refresh, type State, useReading } from "../../data/readings";
 import { type Json, number, texts, unreadRows } from "../../data/shapes";
 import { clock, fullTime, hours, plural, price, span, UNKNOWN, usd } from "../../format";
 import { type Series, TimeChart } from "../../ui/chart";
-import { Figure, Figures, Panel, Read, Trouble } from "../../ui/parts";
+import { Figure, Figures, lacksKey, NoKey, Panel, Read, sameFailure, Trouble } from "../../ui/parts";
 import { Burning } from "../burning";
 import { BALANCE, PODS, podsOf, untoldPods } from "../pods/pod_readings";
 import { aligned, type Forecast, forecast } from "./forecast";
 import { Limits } from "./limits";
-import { chargesOf, type Limit, limitsOf, spendingSpec } from "./money_readings";
+import { chargesOf, type Limit, limitsOf, spendingSpec, spentDays } from "./money_readings";
 import { Rents } from "./rents";
-import { FIRST_DAYS, Spending } from "./spending";
+import { Spending } from "./spending";
 
 /** A curve that moved each second would be no easier to read. */
 const DRAWN_EVERY_MS = 60_000;
 
-/** Nothing of the account can be read then, and once is enough to say so. */
-const WITHOUT_KEY = new Set(["api_key_missing", "api_key_refused"]);
-
 export function MoneyView() {
   const balance = useReading(BALANCE);
   const pods = useReading(PODS);
+  const spent = useReading(spendingSpec(spentDays.value, ""));
   const minute = Math.floor(now.value / DRAWN_EVERY_MS) * DRAWN_EVERY_MS;
   const ahead = useMemo(() => {
     const left = number(balance.data?.balance_usd);
     if (left === undefined || pods.data === undefined) return undefined;
     return forecast(left, podsOf(pods.data), minute);
   }, [balance.data, pods.data, minute]);
-  const failure = balance.data === undefined ? balance.failure : undefined;
-  if (failure !== undefined && WITHOUT_KEY.has(failure.code))
+  // Once is enough to say it.
+  const keyless = [balance, pods].find(lacksKey);
+  if (keyless !== undefined) return <NoKey failure={keyless.failure} />;
+  const failure = sameFailure(balance, pods, spent);
+  if (failure !== undefined)
     return (
       <div class="view">
-        <Trouble failure={failure} again={() => void refresh("get_balance")} />
+        <Trouble failure={failure} again={() => void refresh()} />
+        <Rents />
       </div>
     );
   return (
     <div class="view">
-      <Summary balance={balance} pods={pods} ahead={ahead} />
+      <Summary balance={balance} pods={pods} spent={spent} ahead={ahead} />
       <div class="sides">
         <Ahead balance={balance} pods={pods} ahead={ahead} />
         <Panel title="Limits" note="of this server">
@@ -52,9 +54,9 @@ export function MoneyView() {
   );
 }
 
-function Summary({ balance, pods, ahead }: { balance: State; pods: State; ahead: Forecast | undefined }) {
-  const spent = useReading(spendingSpec(FIRST_DAYS, ""));
-  const charges = spent.data === undefined ? undefined : chargesOf(spent.data, FIRST_DAYS);
+function Summary(props: { balance: State; pods: State; spent: State; ahead: Forecast | undefined }) {
+  const { balance, pods, spent, ahead } = props;
+  const charges = spent.data === undefined ? undefined : chargesOf(spent.data, spentDays.value);
   const today = charges?.todayUsd;
   const data = balance.data;
   const budget = limitsOf(data).find(({ name }) => name === "budget_usd");

@@ -1,5 +1,5 @@
 // What was spent: by day, cut into pods, and by pod.
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import { now, refresh, useReading } from "../../data/readings";
 import { type Json, text } from "../../data/shapes";
 import { clock, fullTime, hours, plural, UNKNOWN, usd } from "../../format";
@@ -8,11 +8,18 @@ import { Chips } from "../../ui/field";
 import { Pager, usePages } from "../../ui/pager";
 import { Badge, Empty, Meter, Panel, Read, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
-import { type Charges, chargesOf, PODS_A_PAGE, type PodCharge, partsOf, spendingSpec } from "./money_readings";
+import {
+  type Charges,
+  chargesOf,
+  PODS_A_PAGE,
+  type PodCharge,
+  partsOf,
+  spendingSpec,
+  spentDays,
+} from "./money_readings";
 
-export const FIRST_DAYS = 7;
 const PERIODS = [
-  [FIRST_DAYS, "7 days"],
+  [7, "7 days"],
   [14, "14 days"],
   [30, "30 days"],
 ] as const;
@@ -20,7 +27,10 @@ const PERIODS = [
 const MOST_PARTS = 5;
 
 export function Spending() {
-  const [days, setDays] = useState<number>(FIRST_DAYS);
+  const days = spentDays.value;
+  const setDays = (value: number): void => {
+    spentDays.value = value;
+  };
   const pages = usePages(String(days));
   const first = useReading(spendingSpec(days, ""));
   const state = useReading(spendingSpec(days, pages.cursor));

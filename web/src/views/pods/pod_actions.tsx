@@ -113,6 +113,7 @@ function Extend({ pod, name, run, close }: FormProps) {
               run({
                 tool: "cancel_pod_removal",
                 args: { pod: pod.id },
+                title: `Take the removal time off ${name}`,
                 did: `cancelled the scheduled removal of pod ${name} (${pod.id})`,
                 touches: TOUCHES,
                 done: () => `${name} has no removal time now: it bills until somebody removes it.`,
@@ -130,6 +131,7 @@ function Extend({ pod, name, run, close }: FormProps) {
             run({
               tool: "schedule_pod_removal",
               args: { pod: pod.id, hours_from_now: chosen },
+              title: `Set the removal of ${name}`,
               did: `set the removal of pod ${name} (${pod.id}) to ${chosen} hours from now`,
               touches: TOUCHES,
               done: (data) => `${name} will be removed ${clock(moment(data.removal_at), now.value)}.`,
@@ -159,6 +161,7 @@ function BackUp({ pod, name, lastBackup, run, close }: FormProps & { lastBackup:
             run({
               tool: "create_backup",
               args: { pod: pod.id, wait_seconds: 0 },
+              title: `Back up ${name}`,
               did: `began a backup of pod ${name} (${pod.id})`,
               touches: TOUCHES,
               done: (data) => (data.outcome === "done" ? `${name} is backed up.` : `The backup of ${name} has begun.`),
@@ -195,6 +198,7 @@ function Remove({ pod, name, lastBackup, run, close }: FormProps & { lastBackup:
             run({
               tool: "remove_pod",
               args: { pod: pod.id, ...(first ? { final_backup: true } : {}) },
+              title: `Remove ${name}`,
               did: `removed pod ${name} (${pod.id})${first ? " after a last backup" : ""}`,
               touches: TOUCHES,
               done: (data) =>

@@ -45,7 +45,7 @@ export interface Pod {
   readonly maintenance: string | undefined;
 }
 
-function podOf(given: Json, i: number): Pod {
+export function podOf(given: Json, i: number): Pod {
   const status = text(given.status);
   return {
     id: text(given.pod_id) ?? "",

@@ -38,6 +38,7 @@ import {
   type Phase,
   PODS,
   type Pod,
+  podOf,
   podSpec,
   podsOf,
   runningBackups,
@@ -55,14 +56,29 @@ const HURRY_SECONDS = 20;
 export function PodsView() {
   const list = useReading(PODS);
   const balance = useReading(lacksKey(list) ? undefined : BALANCE);
+  const alone = list.data === undefined ? openPod.value : undefined;
   if (lacksKey(list)) return <NoKey failure={list.failure} />;
   return (
     <div class="view">
       <Summary listed={list} balanced={balance} />
+      {alone !== undefined && <Alone id={alone} />}
       <Read state={list} label="pods" panel rows={5} again={() => void refresh("list_pods")}>
         {(data) => <Pods data={data} />}
       </Read>
     </div>
+  );
+}
+
+/** The pod that a model had read, while there is no list for it to stand in. */
+function Alone({ id }: { id: string }) {
+  const { data } = useReading(podSpec(id, WATCHED_SECONDS));
+  const backups = useReading({ ...BACKUPS, everySeconds: BACKUPS_SECONDS });
+  if (data === undefined) return null;
+  const pod = podOf(record(data.pod), 0);
+  return (
+    <Panel title={pod.name ?? id} note={sentence(pod.status)}>
+      <PodDetail pod={pod} backups={backups} />
+    </Panel>
   );
 }
 
