@@ -40,7 +40,7 @@ export function open({ tool: named, args, answer }: Opening): void {
   const readings = readingsOf(tool, args);
   failedOpening.value = answer.ok || readings.length > 0 ? undefined : answer;
   // Pages of another length would not follow one another: of a part the whole is read as soon as the host lets it.
-  const isPart = tool === "list_gpus" && (args.cursor !== undefined || data.next_cursor !== undefined);
+  const isPart = answer.ok && tool === "list_gpus" && (args.cursor !== undefined || data.next_cursor !== undefined);
   const shown = isPart ? { ok: true as const, data: { ...data, next_cursor: undefined } } : answer;
   for (const reading of readings) seed(reading, shown, isPart);
 }

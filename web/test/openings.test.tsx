@@ -90,7 +90,11 @@ test.each([
   ["list_activity", "money"],
   ["get_pod", "pods"],
 ])("%s that failed opens its view with its error", async (tool, where) => {
-  open({ tool, args: {}, answer: { ok: false, code: "invalid_argument", message: "There is no such thing." } });
+  open({
+    tool,
+    args: { cursor: "20" },
+    answer: { ok: false, code: "invalid_argument", message: "There is no such thing." },
+  });
   gone = await showPage({ ...fakeHost({}, "conversation"), call: HOSTS[0]?.[1] as () => Promise<Answer> });
   expect(view.value).toBe(where);
   expect(shown()).toContain("There is no such thing.");
