@@ -25,6 +25,7 @@ class Conversation:
         page: The host.
         frame: Our page in it.
         called: What the page has called.
+        host: What the host does not do, as host.js takes it.
         change: What somebody on the way makes of the answers of tools.
     """
 
@@ -32,6 +33,7 @@ class Conversation:
         self.client = client
         self.page = page
         self.called: list[str] = []
+        self.host: dict[str, Any] = {}
         self.change: Callable[[Any], Any] = lambda data: data
         self._sandbox = sandbox
 
@@ -39,9 +41,10 @@ class Conversation:
     def frame(self) -> Frame:
         return self.page.frames[1]
 
-    async def show(self, tool: str, *, host: dict[str, Any] | None = None, **arguments: Any) -> None:
-        """Let the model call a tool that carries the page; `host` says what a host does not do (host.js)."""
-        await self.page.evaluate("([tool, args, host]) => window.show(tool, args, host)", [tool, arguments, host or {}])
+    async def show(self, tool: str, **arguments: Any) -> None:
+        """Let the model call a tool that carries the page."""
+        given = [tool, arguments, self.host]
+        await self.page.evaluate("([tool, args, host]) => window.show(tool, args, host)", given)
         self.called.clear()
 
     async def told(self) -> list[str]:
@@ -134,7 +137,8 @@ async def test_the_answer_that_the_host_brings_is_shown_by_any_host(
     async with conversation(browser, page_host, sandbox, Person("yes", "yes")) as talk:
         for name in ("train-a", "train-b"):
             await rent(talk.client, name)
-        await talk.show("list_pods", host=host)
+        talk.host = host
+        await talk.show("list_pods")
         for name in ("train-a", "train-b"):
             await expect(talk.frame.get_by_text(name).first).to_be_visible()
         assert "list_pods" not in talk.called
@@ -142,7 +146,8 @@ async def test_the_answer_that_the_host_brings_is_shown_by_any_host(
 
 async def test_a_host_that_does_not_greet_is_named(browser: Browser, page_host: str, sandbox: Sandbox) -> None:
     async with conversation(browser, page_host, sandbox, Person("no")) as talk:
-        await talk.show("list_pods", host={"isSilent": True})
+        talk.host = {"isSilent": True}
+        await talk.show("list_pods")
         await expect(talk.frame.get_by_text("does not answer it")).to_be_visible()
 
 
@@ -150,7 +155,8 @@ async def test_a_call_that_failed_opens_its_view_with_its_error(
     browser: Browser, page_host: str, sandbox: Sandbox
 ) -> None:
     async with conversation(browser, page_host, sandbox, Person("no")) as talk:
-        await talk.show("list_gpus", host={"calls": "none"}, cursor="nonsense")
+        talk.host = {"calls": "none"}
+        await talk.show("list_gpus", cursor="nonsense")
         await expect(talk.frame.locator("nav [aria-current=page]")).to_have_text("Market")
         await expect(talk.frame.locator("#offers").get_by_role("alert")).to_contain_text("cursor")
 
