@@ -147,7 +147,7 @@ def test_a_build_that_depends_on_where_it_is_made_is_refused(make_copy: MakeCopy
     copy.write("elsewhere.py", BUILD_HOOK)
     hook = '[tool.hatch.build.hooks.custom]\npath = "elsewhere.py"\n\n'
     copy.replace("pyproject.toml", "[tool.hatch.version]", f"{hook}[tool.hatch.version]")
-    copy.replace("pyproject.toml", '"/lium_mcp", "/hatch_build.py"', '"/lium_mcp", "/elsewhere.py", "/hatch_build.py"')
+    copy.replace("pyproject.toml", '"/web", "/hatch_build.py"', '"/web", "/elsewhere.py", "/hatch_build.py"')
     copy.commit("Tell where it is built")
     checked = copy.check("--only", "reproducible")
     assert f"lium_mcp-{__version__}.tar.gz differs between two builds of one commit" in checked.said_of("reproducible")
