@@ -222,6 +222,15 @@ describe("money that is not all known", () => {
     expect(shown()).toContain("Nothing leftfalls by $2.500 an hour");
     expect(shown()).toContain("Nothing is left.");
     expect(shown()).not.toContain("Nothing burns it");
+    view.value = "pods";
+    await settle(1);
+    expect(shown()).toContain("nothing is left");
+  });
+
+  test("what falls is at least so much where not all pods were read", async () => {
+    const listed = { ...LIST, pods: [POD, null], total: 2 };
+    await page({ get_balance: { balance_usd: -1, burn_per_hour_usd: 5 }, list_pods: listed }, "money");
+    expect(shown()).toContain("falling by at least $2.500 an hour.");
   });
 
   test("what pods cost is at least so much where one has no price or age", async () => {

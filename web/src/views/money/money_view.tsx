@@ -164,7 +164,7 @@ function Ahead({ balance, pods, ahead }: { balance: State; pods: State; ahead: F
                 ) : series.length === 0 ? (
                   <p class={ahead.balanceUsd <= 0 ? "warn-text" : "quiet"}>
                     {ahead.burnUsd > 0
-                      ? falling(ahead)
+                      ? falling(ahead, untoldPods(listed))
                       : untoldPods(listed) > 0
                         ? "Not all pods could be read, so nothing can be foreseen."
                         : ahead.unpriced > 0
@@ -191,8 +191,8 @@ function Ahead({ balance, pods, ahead }: { balance: State; pods: State; ahead: F
 }
 
 /** Of a balance that is used up while pods still burn. */
-function falling({ balanceUsd, burnUsd, unpriced }: Forecast): string {
-  const by = `${unpriced > 0 ? "at least " : ""}${price(burnUsd)} an hour`;
+function falling({ balanceUsd, burnUsd, unpriced }: Forecast, untold: number): string {
+  const by = `${unpriced + untold > 0 ? "at least " : ""}${price(burnUsd)} an hour`;
   return balanceUsd < 0
     ? `It is below zero, at ${usd(balanceUsd)}, and falling by ${by}.`
     : `It is at ${usd(balanceUsd)}, and falling by ${by}.`;

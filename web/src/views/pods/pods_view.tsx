@@ -97,7 +97,9 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
     );
   const untold = untoldPods(list);
   const uncosted = untold + pods.filter(isUncosted).length;
+  const left = number(balance?.balance_usd);
   const lasts = number(balance?.runway_hours);
+  const isUsedUp = left !== undefined && left <= 0;
   return (
     <Figures>
       <Burning from={[listed, balanced]} />
@@ -125,14 +127,24 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
         label="Next removal"
         value={next?.removalAt === undefined ? "–" : span((next.removalAt - now.value) / 1000)}
         note={
-          next === undefined ? endless > 0 ? "none has a time" : "" : <bdi class="clip">{next.name ?? next.id}</bdi>
+          next === undefined ? (
+            untold > 0 ? (
+              "not all were read"
+            ) : endless > 0 ? (
+              "none has a time"
+            ) : (
+              ""
+            )
+          ) : (
+            <bdi class="clip">{next.name ?? next.id}</bdi>
+          )
         }
       />
       <Figure
         label="Balance"
-        value={usd(number(balance?.balance_usd))}
-        tone={lasts !== undefined && lasts < 6 ? "warn" : "plain"}
-        note={lasts === undefined ? "" : `lasts ${hours(lasts)}`}
+        value={usd(left)}
+        tone={isUsedUp || (lasts !== undefined && lasts < 6) ? "warn" : "plain"}
+        note={isUsedUp ? "nothing is left" : lasts === undefined ? "" : `lasts ${hours(lasts)}`}
       />
     </Figures>
   );
