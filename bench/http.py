@@ -160,18 +160,20 @@ def crowd(server: Server, count: int) -> Iterator[list[Caller]]:
             caller.close()
 
 
+def arguments_of(tool: str) -> dict[str, object]:
+    """What a tool is called with, of our server or of the empty one."""
+    if tool == OTHER_WORDS:
+        return {"max_usd_per_hour": 1000 + next(_NUMBERS)}
+    return {"text": "x"} if tool == "echo" else {}
+
+
 async def loops(callers: Sequence[Caller], tool: str, line: Line, *, seconds: float) -> None:
     """Let callers call a tool again and again, and wait for the last answers."""
     started = time.perf_counter()
 
-    def arguments() -> dict[str, object]:
-        if tool == OTHER_WORDS:
-            return {"max_usd_per_hour": 1000 + next(_NUMBERS)}
-        return {"text": "x"} if tool == "echo" else {}
-
     async def loop(caller: Caller) -> None:
         while (began := time.perf_counter()) - started < seconds:
-            await caller.call(tool.partition(",")[0], **arguments())
+            await caller.call(tool.partition(",")[0], **arguments_of(tool))
             line.milliseconds.append((time.perf_counter() - began) * 1000)
 
     await asyncio.gather(*map(loop, callers))
@@ -229,7 +231,8 @@ async def measure_memory(ours: Server, calls: int) -> None:
     async def many(count: int) -> float:
         async def some(caller: Caller) -> None:
             for number in range(count // TEAM):
-                await caller.call(TOOLS[number % len(TOOLS)])
+                tool = (*TOOLS, OTHER_WORDS)[number % (len(TOOLS) + 1)]
+                await caller.call(tool.partition(",")[0], **arguments_of(tool))
 
         with crowd(ours, TEAM) as callers:
             await asyncio.gather(*map(some, callers))

@@ -57,6 +57,7 @@ class _Shared:
     task: asyncio.Task[Any]
     askers: int = 0
     made: dict[Hashable, Any] = field(default_factory=dict)
+    mark: object = field(default_factory=object)
 
 
 class Sources:
@@ -142,15 +143,21 @@ class SharedReadings:
                 self._drop(name, shared)
                 shared.task.cancel()
 
-        def age_seconds() -> float:
-            return max((clock.now() - shared.began_at).total_seconds(), 0.0)
-
-        seconds = age_seconds()
+        seconds = max((clock.now() - shared.began_at).total_seconds(), 0.0)
         if (sources := _sources.get()) is not None:
-            sources.note_shared(
-                name[0], lambda: self._newest.get(name) is shared and int(age_seconds()) == int(seconds)
-            )
+            sources.note_shared(name[0], self._still_holds(name, shared, clock, int(seconds)))
         return Reading(value, seconds, shared.made)
+
+    def _still_holds(self, name: Name, shared: _Shared, clock: Clock, seconds: int) -> Callable[[], bool]:
+        """Tells whether this is the newest reading still, and of the same whole seconds of age; it keeps no reading."""
+        mark, began_at = shared.mark, shared.began_at
+
+        def still_holds() -> bool:
+            newest = self._newest.get(name)
+            age_seconds = max((clock.now() - began_at).total_seconds(), 0.0)
+            return newest is not None and newest.mark is mark and int(age_seconds) == seconds
+
+        return still_holds
 
     def forget(self, owner: str) -> None:
         """Let who asks for this owner from now on read anew: what is there, or under way, may be of before a change."""

@@ -3,15 +3,17 @@
 The agents of a team, and whatever watches, ask for the same lists again and again. Their answer is kept for as long as
 each reading that it was made of is the newest there is and as many whole seconds old as the answer says: for a second
 at most. An answer that is made of what is open to all is for all; any other one is for the caller that it was made for,
-until that caller calls a tool that may change something. Bounds, the log and the metrics count each call all the same.
+until that caller calls a tool that may change something. Of a crowd that asks at once for what was kept before, one is
+answered anew, and the others have that answer too. Bounds, the log and the metrics count each call all the same.
 Knows HTTP and MCP, but neither tools nor Lium.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anyio
 from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 from pydantic_core import from_json, to_json
@@ -26,6 +28,7 @@ from lium_mcp.serving.sessions import MESSAGE, SESSION
 _MOST_KEPT: Final = 256
 _MOST_BYTES: Final = 32 * 1024
 _MOST_CALLERS: Final = 1000
+_CROWD_SECONDS: Final = 1.0
 _OK: Final = 200
 # What of a request's head has a say in its answer, or in whether it is answered at all.
 _HEARD: Final = frozenset({b"accept", b"content-type", b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
@@ -60,6 +63,7 @@ class Repeats:
         self._kept: dict[tuple[_Whose, _Question], _Answer] = {}
         # What stands for a caller until it may have changed something.
         self._whose: dict[str, _Whose] = {}
+        self._being_made: dict[tuple[_Whose, _Question], anyio.Event] = {}
         self.count = 0
         """How many calls were answered so."""
 
@@ -90,7 +94,7 @@ class Repeats:
                 return
             own = self._whose_are(scope[CALLER].owner)
             question = _question(scope, message)
-            answer = self._find(NOBODY, question) or self._find(own, question)
+            answer = self._find(own, question) or await self._await_crowd(own, question)
             if answer is not None:
                 try:
                     with self._bounds.running(scope), self._recorded(name):
@@ -100,10 +104,10 @@ class Repeats:
                     pass  # which the application says in the form that it has
                 else:
                     return
-            with noting_sources() as sources:
+            with self._making(own, question), noting_sources() as sources:
                 heard = await _hear(app, scope, receive, send)
-            if sources.still_hold() and (result := _result_in(heard, request_id)):
-                self._keep(NOBODY if sources.owners == {NOBODY} else own, question, _Answer(result, sources))
+                if sources.still_hold() and (result := _result_in(heard, request_id)):
+                    self._keep(NOBODY if sources.owners == {NOBODY} else own, question, _Answer(result, sources))
 
         return answered
 
@@ -119,16 +123,43 @@ class Repeats:
         self._whose[owner or NOBODY] = whose
         return whose
 
-    def _find(self, whose: _Whose, question: _Question) -> _Answer | None:
-        answer = self._kept.get((whose, question))
-        if answer is None or answer.sources.still_hold():
-            return answer
-        del self._kept[whose, question]
-        return None
+    def _find(self, own: _Whose, question: _Question) -> _Answer | None:
+        """The answer to a question, if one holds."""
+        answers = (self._kept.get((whose, question)) for whose in (NOBODY, own))
+        return next((answer for answer in answers if answer is not None and answer.sources.still_hold()), None)
+
+    def _kept_as(self, own: _Whose, question: _Question) -> tuple[_Whose, _Question] | None:
+        """Whose the answer to a question was when it was kept last; None where it was not."""
+        return next((name for name in ((NOBODY, question), (own, question)) if name in self._kept), None)
+
+    async def _await_crowd(self, own: _Whose, question: _Question) -> _Answer | None:
+        """Wait for whoever is being answered the same, but not for one who takes long, and look once more."""
+        name = self._kept_as(own, question)
+        made = self._being_made.get(name) if name is not None else None
+        if made is None:
+            return None
+        with anyio.move_on_after(_CROWD_SECONDS):
+            await made.wait()
+        return self._find(own, question)
+
+    @contextmanager
+    def _making(self, own: _Whose, question: _Question) -> Iterator[None]:
+        """Let a crowd know that one of it is being answered, where such an answer was kept before."""
+        name = self._kept_as(own, question)
+        if name is None or name in self._being_made:
+            yield
+            return
+        made = self._being_made[name] = anyio.Event()
+        try:
+            yield
+        finally:
+            del self._being_made[name]
+            made.set()
 
     def _keep(self, whose: _Whose, question: _Question, answer: _Answer) -> None:
         if len(answer.result) > _MOST_BYTES:
             return
+        self._kept.pop((whose, question), None)  # the newest come last
         while len(self._kept) >= _MOST_KEPT:
             del self._kept[next(iter(self._kept))]
         self._kept[whose, question] = answer

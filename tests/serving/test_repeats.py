@@ -1,5 +1,6 @@
 """The same question again over HTTP: the same answer, counted and bounded as any, and never one that is out of date."""
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,11 +18,12 @@ from tests.serving.test_metrics import read, value
 
 MINE = {"X-API-Key": API_KEY}
 TIMES = 12
+CROWD = 60
 
 
 @pytest.fixture
 def server(lium: Simulated, tmp_path: Path) -> Iterator[Served]:
-    settings = {"LIUM_BASE_URL": lium.base_url, "LIUM_MCP_METRICS_PORT": "0"}
+    settings = {"LIUM_BASE_URL": lium.base_url, "LIUM_MCP_METRICS_PORT": "0", "LIUM_MCP_CALLS_PER_MINUTE": "100000"}
     with serving(tmp_path, **settings) as served:
         yield served
 
@@ -34,11 +36,18 @@ def post(
     number: object = 1,
     headers: Mapping[str, str] = MINE,
 ) -> httpx2.Response:
-    """A call of today's protocol, by hand."""
+    form = call_by_hand(tool, arguments, number=number, headers=headers)
+    return httpx2.post(f"{server.url}/mcp", **form, trust_env=False)
+
+
+def call_by_hand(
+    tool: str, arguments: dict[str, Any] | None = None, *, number: object, headers: Mapping[str, str] = MINE
+) -> dict[str, Any]:
+    """Body and headers of a call of today's protocol."""
     form = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": MODERN_VERSION}
     names = {"Mcp-Method": "tools/call", "Mcp-Name": tool}
     body = tool_call(tool, arguments or {}, modern=True) | {"id": number}
-    return httpx2.post(f"{server.url}/mcp", json=body, headers=form | names | MINE | dict(headers), trust_env=False)
+    return {"json": body, "headers": form | names | MINE | dict(headers)}
 
 
 def result(answer: httpx2.Response) -> dict[str, Any]:
@@ -108,6 +117,22 @@ def test_other_words_are_another_question(server: Served) -> None:
     assert post(server, "get_gpu_prices", headers={"MCP-Protocol-Version": "2099-01-01"}).status_code == 400
     assert post(server, "get_gpu_prices", number=None).status_code == 400
     assert post(server, "get_gpu_prices", headers={"Accept": "text/html"}).status_code == 406
+
+
+async def test_of_a_crowd_one_is_answered_anew_each_time(server: Served) -> None:
+    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
+
+        async def ask(number: int) -> dict[str, Any]:
+            return result(await http.post(f"{server.url}/mcp", **call_by_hand("list_gpus", number=number)))
+
+        answers = [await ask(0)]
+        # As long as the market is read anew once, which makes at least three answers of their own.
+        while "read_seconds_ago" not in answers[-1] or len(answers) < CROWD:
+            answers += await asyncio.gather(*map(ask, range(CROWD)))
+        while "read_seconds_ago" in answers[-1]:
+            answers += await asyncio.gather(*map(ask, range(CROWD)))
+    made = len(answers) - repeats(server)
+    assert 2 < made < CROWD / 2, made
 
 
 def test_a_failure_is_told_to_whoever_met_it(server: Served, lium: Simulated) -> None:
