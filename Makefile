@@ -42,7 +42,7 @@ test: .venv/.dev ## run the tests that need nothing but .venv: no network, no ot
 
 .PHONY: test-all
 test-all: test clients ## run these, and then those with OpenSSH, PostgreSQL, nginx, HAProxy, Caddy and other people's clients; COVERAGE=1 measures what they cover
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m external $(if $(COVERAGE),--cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m external $(if $(COVERAGE),--cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90)
 
 .PHONY: clients
 clients: .venv/.dev ## install other people's clients into .cache, or say why one cannot be; its tests then fail
