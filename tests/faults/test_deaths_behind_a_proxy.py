@@ -222,17 +222,6 @@ async def reading(site: Site) -> AsyncIterator[None]:
 # --- rents -----------------------------------------------------------------------------------------------------------
 
 
-# First, since a pod is idle where nothing of what others ran in it is left.
-async def test_an_idle_pod_is_removed_by_the_other(site: Site) -> None:
-    name, pod_id = await running_pod(site)
-    is_held = site.hold("DELETE", "/pods/*", "answer")
-    await site.own(0, "schedule_pod_removal", pod=name, idle_minutes=5)
-    await until(is_held)
-    await site.kill_owner()
-    await site.task(lambda task: task.closed_at is not None)
-    await site.assert_removed_once(pod_id)
-
-
 @pytest.mark.parametrize(("way", "stage"), [("modern", "before"), *((way, "answer") for way in WAYS)])
 async def test_a_rent_is_made_once_and_its_pod_is_known_to_the_other(site: Site, way: Way, stage: Stage) -> None:
     name = next(_names)
