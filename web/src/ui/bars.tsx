@@ -1,6 +1,7 @@
 // Amounts by day, as bars that are cut into parts; the figures stand in a table too.
 import { scaleLinear } from "d3-scale";
 import { useRef, useState } from "preact/hooks";
+import { Plot, Ticks, within } from "./plot";
 import { useWidth } from "./width";
 
 export interface BarPart {
@@ -36,13 +37,7 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
   const shown = cursor ?? bars.length - 1;
   const point = (clientX: number): void => {
     const left = box.current?.getBoundingClientRect().left ?? 0;
-    setCursor(Math.min(bars.length - 1, Math.max(0, Math.floor((clientX - left - ROOM.left) / step))));
-  };
-  const move = (event: KeyboardEvent): void => {
-    const by = { ArrowLeft: -1, ArrowRight: 1, Home: -bars.length, End: bars.length }[event.key];
-    if (by === undefined) return;
-    event.preventDefault();
-    setCursor(Math.min(bars.length - 1, Math.max(0, shown + by)));
+    setCursor(within(bars.length, Math.floor((clientX - left - ROOM.left) / step)));
   };
   const said = (i: number): string => {
     const of = parts.flatMap((part) =>
@@ -67,64 +62,49 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
           ),
         )}
       </p>
-      <div
-        ref={box}
-        class="plot"
-        style={{ height: `${height}px` }}
-        role="slider"
-        tabIndex={0}
-        aria-label={label}
-        aria-valuemin={0}
-        aria-valuemax={Math.max(0, bars.length - 1)}
-        aria-valuenow={shown}
-        aria-valuetext={said(shown)}
-        onPointerMove={(event) => point(event.clientX)}
-        onPointerLeave={() => setCursor(undefined)}
-        onBlur={() => setCursor(undefined)}
-        onKeyDown={move}
+      <Plot
+        box={box}
+        width={width}
+        height={height}
+        label={label}
+        count={bars.length}
+        now={shown}
+        words={said(shown)}
+        onPoint={(event) => point(event.clientX)}
+        onStep={(by) => setCursor(within(bars.length, shown + by))}
+        onLeave={() => setCursor(undefined)}
       >
-        {width > 0 && (
-          <svg width={width} height={height} aria-hidden="true">
-            {y.ticks(4).map((tick) => (
-              <g key={tick} class="tick" transform={`translate(0 ${y(tick)})`}>
-                <line x1={ROOM.left} x2={width - ROOM.right} />
-                <text x={ROOM.left - 8} dy="0.32em" text-anchor="end">
-                  {value(tick)}
+        <Ticks ticks={y.ticks(4)} at={y} words={value} left={ROOM.left} right={width - ROOM.right} />
+        {bars.map((bar, i) => {
+          const left = ROOM.left + i * step + (step - thick) / 2;
+          let below = 0;
+          return (
+            <g key={bar.full} class={`bar${cursor === undefined || cursor === i ? "" : " faint"}`}>
+              {parts.map((part, j) => {
+                const amount = part.values[i] ?? 0;
+                if (!(amount > 0)) return null;
+                const [bottom, top] = [y(below), y(below + amount)];
+                below += amount;
+                return (
+                  <rect
+                    key={part.label}
+                    class={`p${j}`}
+                    x={left}
+                    y={top}
+                    width={thick}
+                    height={Math.max(1, bottom - top)}
+                  />
+                );
+              })}
+              {(bars.length - 1 - i) % named === 0 && (
+                <text class="tick-x" x={left + thick / 2} y={height - 6} text-anchor="middle">
+                  {bar.short}
                 </text>
-              </g>
-            ))}
-            {bars.map((bar, i) => {
-              const left = ROOM.left + i * step + (step - thick) / 2;
-              let below = 0;
-              return (
-                <g key={bar.full} class={`bar${cursor === undefined || cursor === i ? "" : " faint"}`}>
-                  {parts.map((part, j) => {
-                    const amount = part.values[i] ?? 0;
-                    if (!(amount > 0)) return null;
-                    const [bottom, top] = [y(below), y(below + amount)];
-                    below += amount;
-                    return (
-                      <rect
-                        key={part.label}
-                        class={`p${j}`}
-                        x={left}
-                        y={top}
-                        width={thick}
-                        height={Math.max(1, bottom - top)}
-                      />
-                    );
-                  })}
-                  {(bars.length - 1 - i) % named === 0 && (
-                    <text class="tick-x" x={left + thick / 2} y={height - 6} text-anchor="middle">
-                      {bar.short}
-                    </text>
-                  )}
-                </g>
-              );
-            })}
-          </svg>
-        )}
-      </div>
+              )}
+            </g>
+          );
+        })}
+      </Plot>
       <details class="equal">
         <summary>As a table</summary>
         <div class="scroll">

@@ -3,6 +3,7 @@
 import { scaleLinear, scaleTime } from "d3-scale";
 import { area, line } from "d3-shape";
 import { useMemo, useRef, useState } from "preact/hooks";
+import { Plot, Ticks, within } from "./plot";
 import { useWidth } from "./width";
 
 export interface Point {
@@ -66,12 +67,8 @@ export function TimeChart({ label, series, value, time, height = 200, fromZero =
     const wanted = x.invert(clientX - left).getTime();
     setCursor(nearest(moments, wanted));
   };
-  const step = (event: KeyboardEvent): void => {
-    const by = { ArrowLeft: -1, ArrowRight: 1, Home: -moments.length, End: moments.length }[event.key];
-    if (by === undefined) return;
-    event.preventDefault();
-    setCursor((was) => Math.min(moments.length - 1, Math.max(0, (was ?? (by > 0 ? -1 : moments.length)) + by)));
-  };
+  const step = (by: number): void =>
+    setCursor((was) => within(moments.length, (was ?? (by > 0 ? -1 : moments.length)) + by));
   return (
     <figure class="chart">
       <p class="readout" role="status">
@@ -91,71 +88,56 @@ export function TimeChart({ label, series, value, time, height = 200, fromZero =
           </>
         )}
       </p>
-      <div
-        ref={box}
-        class="plot"
-        style={{ height: `${height}px` }}
-        role="slider"
-        tabIndex={0}
-        aria-label={label}
-        aria-valuemin={0}
-        aria-valuemax={moments.length - 1}
-        aria-valuenow={cursor ?? moments.length - 1}
-        aria-valuetext={said(series, at ?? last, value, time)}
-        onPointerMove={(event) => point(event.clientX)}
-        onPointerLeave={() => setCursor(undefined)}
-        onBlur={() => setCursor(undefined)}
-        onKeyDown={step}
+      <Plot
+        box={box}
+        width={width}
+        height={height}
+        label={label}
+        count={moments.length}
+        now={cursor ?? moments.length - 1}
+        words={said(series, at ?? last, value, time)}
+        onPoint={(event) => point(event.clientX)}
+        onStep={step}
+        onLeave={() => setCursor(undefined)}
       >
-        {width > 0 && (
-          <svg width={width} height={height} aria-hidden="true">
-            {ticksY.map((tick) => (
-              <g key={tick} class="tick" transform={`translate(0 ${y(tick)})`}>
-                <line x1={ROOM.left} x2={width - ROOM.right} />
-                <text x={ROOM.left - 8} dy="0.32em" text-anchor="end">
-                  {value(tick)}
-                </text>
-              </g>
-            ))}
-            {ticksX.map((tick) => (
-              <text key={tick.getTime()} class="tick-x" x={x(tick)} y={height - 6} text-anchor="middle">
-                {tickWords(tick)}
-              </text>
-            ))}
+        <Ticks ticks={ticksY} at={y} words={value} left={ROOM.left} right={width - ROOM.right} />
+        {ticksX.map((tick) => (
+          <text key={tick.getTime()} class="tick-x" x={x(tick)} y={height - 6} text-anchor="middle">
+            {tickWords(tick)}
+          </text>
+        ))}
+        {series.map((each) => {
+          const drawn = line<Point>(
+            (p) => x(p.x),
+            (p) => y(p.y ?? 0),
+          ).defined((p) => p.y !== undefined);
+          const ground = area<Point>(
+            (p) => x(p.x),
+            y.range()[0] ?? 0,
+            (p) => y(p.y ?? 0),
+          ).defined((p) => p.y !== undefined);
+          return (
+            <g key={each.label} class={`series ${each.tone ?? "accent"}${each.dashed ? " dashed" : ""}`}>
+              {each.filled && <path class="ground" d={ground([...each.points]) ?? ""} />}
+              <path class="stroke" d={drawn([...each.points]) ?? ""} />
+              {each.points.length === 1 && each.points[0]?.y !== undefined && (
+                <circle cx={x(each.points[0].x)} cy={y(each.points[0].y)} r="3" />
+              )}
+            </g>
+          );
+        })}
+        {at !== undefined && (
+          <g class="cursor">
+            <line x1={x(at)} x2={x(at)} y1={ROOM.top} y2={height - ROOM.bottom} />
             {series.map((each) => {
-              const drawn = line<Point>(
-                (p) => x(p.x),
-                (p) => y(p.y ?? 0),
-              ).defined((p) => p.y !== undefined);
-              const ground = area<Point>(
-                (p) => x(p.x),
-                y.range()[0] ?? 0,
-                (p) => y(p.y ?? 0),
-              ).defined((p) => p.y !== undefined);
-              return (
-                <g key={each.label} class={`series ${each.tone ?? "accent"}${each.dashed ? " dashed" : ""}`}>
-                  {each.filled && <path class="ground" d={ground([...each.points]) ?? ""} />}
-                  <path class="stroke" d={drawn([...each.points]) ?? ""} />
-                  {each.points.length === 1 && each.points[0]?.y !== undefined && (
-                    <circle cx={x(each.points[0].x)} cy={y(each.points[0].y)} r="3" />
-                  )}
-                </g>
+              const value = valueAt(each, at);
+              return value === undefined ? null : (
+                <circle key={each.label} class={each.tone ?? "accent"} cx={x(at)} cy={y(value)} r="3.5" />
               );
             })}
-            {at !== undefined && (
-              <g class="cursor">
-                <line x1={x(at)} x2={x(at)} y1={ROOM.top} y2={height - ROOM.bottom} />
-                {series.map((each) => {
-                  const value = valueAt(each, at);
-                  return value === undefined ? null : (
-                    <circle key={each.label} class={each.tone ?? "accent"} cx={x(at)} cy={y(value)} r="3.5" />
-                  );
-                })}
-              </g>
-            )}
-          </svg>
+          </g>
         )}
-      </div>
+      </Plot>
       <details class="equal">
         <summary>As a table</summary>
         <div class="scroll">

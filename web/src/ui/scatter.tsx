@@ -1,6 +1,7 @@
 // Things by two figures whose steps grow: a mark for each, its name where there is room, and all of them in a table.
 import { scaleLog } from "d3-scale";
 import { useMemo, useRef, useState } from "preact/hooks";
+import { Plot, Ticks, within } from "./plot";
 import { useWidth } from "./width";
 
 export interface Mark {
@@ -64,72 +65,51 @@ export function Scatter({ label, marks, xTitle, x, y, said, onChoose, height = 3
     }
     return best;
   };
-  const step = (event: KeyboardEvent): void => {
-    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -marks.length, End: marks.length }[
-      event.key
-    ];
-    if (by === undefined) return;
-    event.preventDefault();
-    setCursor((was) => Math.min(marks.length - 1, Math.max(0, (was ?? -1) + by)));
-  };
   return (
     <figure class="chart scatter">
       <p class="readout" role="status">
         {shown === undefined ? <span class="quiet">Lowest price, and up to the median</span> : <bdi>{said(shown)}</bdi>}
       </p>
-      <div
-        ref={box}
-        class="plot"
-        style={{ height: `${height}px` }}
-        role="slider"
-        tabIndex={0}
-        aria-label={label}
-        aria-valuemin={0}
-        aria-valuemax={marks.length - 1}
-        aria-valuenow={cursor ?? 0}
-        aria-valuetext={said(shown ?? (sorted[0] as Mark))}
-        onPointerMove={(event) => setCursor(point(event))}
-        onPointerLeave={() => setCursor(undefined)}
-        onBlur={() => setCursor(undefined)}
-        onKeyDown={step}
+      <Plot
+        box={box}
+        width={width}
+        height={height}
+        label={label}
+        count={marks.length}
+        now={cursor ?? 0}
+        words={said(shown ?? (sorted[0] as Mark))}
+        upDown
+        onPoint={(event) => setCursor(point(event))}
+        onStep={(by) => setCursor((was) => within(marks.length, (was ?? -1) + by))}
+        onLeave={() => setCursor(undefined)}
+        onChoose={() => shown !== undefined && onChoose(shown)}
       >
-        {width > 0 && (
-          <svg width={width} height={height} aria-hidden="true" onClick={() => shown !== undefined && onChoose(shown)}>
-            {ticksY.map((tick) => (
-              <g key={tick} class="tick" transform={`translate(0 ${alongY(tick)})`}>
-                <line x1={ROOM.left} x2={right} />
-                <text x={ROOM.left - 8} dy="0.32em" text-anchor="end">
-                  {y(tick)}
-                </text>
-              </g>
-            ))}
-            {ticksOf(sorted, alongX).map((tick) => (
-              <text key={tick} class="tick-x" x={alongX(tick)} y={height - 20} text-anchor="middle">
-                {x(tick)}
+        <Ticks ticks={ticksY} at={alongY} words={y} left={ROOM.left} right={right} />
+        {ticksOf(sorted, alongX).map((tick) => (
+          <text key={tick} class="tick-x" x={alongX(tick)} y={height - 20} text-anchor="middle">
+            {x(tick)}
+          </text>
+        ))}
+        <text class="tick-x" x={(ROOM.left + right) / 2} y={height - 4} text-anchor="middle">
+          {xTitle}
+        </text>
+        {placed.map(({ mark, left, top, end }, i) => (
+          <g key={mark.name} class={`mark${cursor === undefined || cursor === i ? "" : " faint"}`}>
+            {end < top && <line x1={left} x2={left} y1={top} y2={end} />}
+            <circle cx={left} cy={top} r={cursor === i ? 5.5 : 4} />
+            {(cursor === undefined ? named.has(i) : cursor === i) && (
+              <text
+                x={named.get(i) === "left" ? left - 8 : left + 8}
+                y={top}
+                dy="0.32em"
+                text-anchor={named.get(i) === "left" ? "end" : "start"}
+              >
+                {mark.name.slice(0, MOST_LETTERS)}
               </text>
-            ))}
-            <text class="tick-x" x={(ROOM.left + right) / 2} y={height - 4} text-anchor="middle">
-              {xTitle}
-            </text>
-            {placed.map(({ mark, left, top, end }, i) => (
-              <g key={mark.name} class={`mark${cursor === undefined || cursor === i ? "" : " faint"}`}>
-                {end < top && <line x1={left} x2={left} y1={top} y2={end} />}
-                <circle cx={left} cy={top} r={cursor === i ? 5.5 : 4} />
-                {(cursor === undefined ? named.has(i) : cursor === i) && (
-                  <text
-                    x={named.get(i) === "left" ? left - 8 : left + 8}
-                    y={top}
-                    dy="0.32em"
-                    text-anchor={named.get(i) === "left" ? "end" : "start"}
-                  >
-                    {mark.name.slice(0, MOST_LETTERS)}
-                  </text>
-                )}
-              </g>
-            ))}
-          </svg>
-        )}
-      </div>
+            )}
+          </g>
+        ))}
+      </Plot>
       <details class="equal">
         <summary>As a list</summary>
         <ul class="scroll">
