@@ -86,6 +86,8 @@ class LiumServer(MCPServer[None]):
         super().__init__(**options)
         self.middleware[:0] = [check_answers, *first, answers.know_who_answers]
         self._listed = {item.name: item for item in offered}
+        self.readers = frozenset(item.name for item in offered if item.read_only)
+        """The offered tools that change nothing."""
         self._bind = cache(bind)
         self._stop = stop
         self._answers = answers
@@ -94,11 +96,6 @@ class LiumServer(MCPServer[None]):
         self._is_cut_off = False
         self._calls: dict[anyio.CancelScope, tuple[str, asyncio.Task[Any] | None]] = {}
         self._idle: anyio.Event | None = None
-
-    @property
-    def readers(self) -> frozenset[str]:
-        """The offered tools that change nothing."""
-        return frozenset(item.name for item in self._listed.values() if item.read_only)
 
     async def list_tools(self) -> list[Tool]:
         """List the offered tools."""
@@ -119,7 +116,7 @@ class LiumServer(MCPServer[None]):
         self._has_host = False
         self._stop.ask()
         for call, (name, _) in tuple(self._calls.items()):
-            if name in self._listed and not self._listed[name].read_only:
+            if name in self._listed and name not in self.readers:
                 call.cancel()
 
     async def call_tool(
@@ -130,8 +127,7 @@ class LiumServer(MCPServer[None]):
         Raises:
             MCPError: there is no such tool.
         """
-        only_reads = name in self._listed and self._listed[name].read_only
-        if self._stop.asked and (self._has_host or not only_reads):
+        if self._stop.asked and (self._has_host or name not in self.readers):
             return render_failure(_STOPPING)
         with anyio.CancelScope() as call:
             self._calls[call] = name, asyncio.current_task()

@@ -98,6 +98,14 @@ class Person:
         client = HandClient(server.url)
         return cls(server, client, await client.log_in())
 
+    @classmethod
+    async def who_ordered(cls, server: Served) -> "Person":
+        """Somebody who has logged in and placed an order that waits."""
+        person = await cls.logged_in(server)
+        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        await person.order()
+        return person
+
     def at(self, server: Served) -> "Person":
         other = object.__new__(Person)
         other.__dict__ = self.__dict__ | {"server": server}
@@ -212,9 +220,7 @@ async def test_a_server_that_starts_goes_on_with_what_is_there_though_nobody_cal
     lium: Simulated, hosted: Hosted
 ) -> None:
     with hosted.serving() as one:
-        person = await Person.logged_in(one)
-        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        await person.order()
+        await Person.who_ordered(one)
     price_at(lium, 1 / 4)
     with hosted.serving():
         # Its order may be due a minute after it was looked at; nobody turns the servers' clock.
@@ -232,9 +238,7 @@ async def test_an_order_goes_on_with_another_login_of_the_account_once_its_own_h
     lium: Simulated, hosted: Hosted
 ) -> None:
     with hosted.serving() as server:
-        first = await Person.logged_in(server)
-        await first.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        await first.order()
+        first = await Person.who_ordered(server)
         second = await Person.logged_in(server)
         assert [order["name"] for order in await second.orders()] == ["train"]
         own, other = keys_of_logins(lium)
@@ -253,9 +257,7 @@ async def test_an_order_goes_on_with_another_login_of_the_account_once_its_own_h
 
 async def test_who_has_no_login_left_is_told_what_ended_and_nothing_is_rented(lium: Simulated, hosted: Hosted) -> None:
     with hosted.serving() as server:
-        person = await Person.logged_in(server)
-        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        await person.order()
+        await Person.who_ordered(server)
         operator = {"LIUM_MCP_STATE_URL": hosted.state_url, "LIUM_MCP_OAUTH_KEYS": KEY}
         grant = next(line for line in (await run("grants", **operator))[1].splitlines() if "By hand" in line).split()[0]
         status, out, _ = await run("grants", "revoke", grant, **operator)
@@ -277,9 +279,7 @@ async def test_a_key_that_lium_refuses_is_left_alone_and_the_order_goes_on_with_
     lium: Simulated, hosted: Hosted
 ) -> None:
     with hosted.serving() as server:
-        first = await Person.logged_in(server)
-        await first.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        await first.order()
+        first = await Person.who_ordered(server)
         await Person.logged_in(server)
         own, other = keys_of_logins(lium)
         del lium.playing._world.keys[own.id]
@@ -295,9 +295,7 @@ async def test_a_key_that_lium_refuses_for_an_hour_was_withdrawn_and_what_it_was
     lium: Simulated, hosted: Hosted
 ) -> None:
     with hosted.serving() as server:
-        person = await Person.logged_in(server)
-        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        await person.order()
+        await Person.who_ordered(server)
         [key] = keys_of_logins(lium)
         del lium.playing._world.keys[key.id]
         price_at(lium, 1 / 4)
@@ -313,9 +311,7 @@ async def test_a_server_whose_keys_open_no_login_leaves_the_work_to_one_whose_ke
     lium: Simulated, hosted: Hosted
 ) -> None:
     with hosted.serving() as one:
-        person = await Person.logged_in(one)
-        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        await person.order()
+        await Person.who_ordered(one)
         with hosted.serving(LIUM_MCP_OAUTH_KEYS=NEWER_KEY) as stranger:
             async with aclosing(LazyLedger(hosted.state_url)) as ledger:
                 one.stop()
@@ -354,9 +350,7 @@ async def test_what_needs_this_machine_to_log_in_to_pods_is_refused(lium: Simula
 
 async def test_an_order_of_a_login_stays_within_the_limits_of_the_server(lium: Simulated, hosted: Hosted) -> None:
     with hosted.serving(LIUM_MCP_MAX_PODS="1") as server:
-        person = await Person.logged_in(server)
-        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        await person.order()
+        person = await Person.who_ordered(server)
         await person.call("rent_pod", name="other", gpu_type="RTX4090", hours=2, wait_seconds=0)
         price_at(lium, 1 / 4)
         with anyio.fail_after(PATIENCE_SECONDS):
@@ -368,9 +362,7 @@ async def test_an_order_of_a_login_stays_within_the_limits_of_the_server(lium: S
 
 async def test_nobody_else_sees_or_ends_what_those_who_logged_in_ask_for(lium: Simulated, hosted: Hosted) -> None:
     with hosted.serving() as server:
-        person = await Person.logged_in(server)
-        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
-        await person.order()
+        person = await Person.who_ordered(server)
         lium.playing.add_key("sk_colleague")
         async with calling(server.url, "modern", {"X-API-Key": "sk_colleague"}) as caller:
             assert "orders" not in await caller.call("list_pods")
