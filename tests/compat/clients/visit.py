@@ -36,7 +36,7 @@ def check(report: dict[str, Any], lium: Simulated) -> None:
     assert len(report["prompts"]) > 0
     assert len(report["resources"]) > 0
     assert report["balance"]["balance_usd"] == 100
-    assert report["rented"]["outcome"] == "done"
+    assert report["rented"]["outcome"] == "done", report["rented"]
     assert report["progress"][0].startswith("train is PENDING")
     assert report["failure"]["isError"] is True
     assert "(code: pod_not_found" in report["failure"]["text"]
