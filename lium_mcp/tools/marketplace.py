@@ -24,6 +24,7 @@ from lium_mcp.services.rents.offers import (
     Filters,
     price_order,
     rentable_counts,
+    say_left_out,
     say_what_is_on_offer,
     surely_rentable_count,
     unmatched,
@@ -80,10 +81,11 @@ class GpuOffer(NodeFlaws):
 
 
 class GpuOffers(Result):
-    """One page of offers."""
+    """One page of offers; incomplete says what could be on offer and is not shown."""
 
     offers: list[GpuOffer]
     total: int
+    incomplete: str | None = None
     read_seconds_ago: int | None = None
     next_cursor: str | None = None
     next: str | None = None
@@ -113,6 +115,7 @@ class MarketPrices(Timed):
     gpu_types: list[GpuPrices]
     total: int
     gone: list[GonePrices] | None = None
+    incomplete: str | None = None
     read_seconds_ago: int | None = None
     warnings: list[str] | None = None
     next: str | None = None
@@ -185,12 +188,13 @@ async def list_gpus(
 
 
 def _page_of(
-    market: Sequence[Executor], fitting: Sequence[Executor], wanted: Filters, limit: int, cursor: str
+    market: Rows[Executor], fitting: Sequence[Executor], wanted: Filters, limit: int, cursor: str
 ) -> GpuOffers:
     rows, next_cursor = page(fitting, limit=limit, cursor=cursor)
     return GpuOffers(
         offers=[_offer(node, _count(node, wanted)) for node in rows],
         total=len(fitting),
+        incomplete=say_left_out(market, wanted),
         next_cursor=next_cursor,
         next=_say_why(market, wanted.gpu_type, found=bool(fitting)),
     )
@@ -238,6 +242,7 @@ def _prices_of(market: Rows[Executor], gpu_type: str, past: Mapping[str, Past]) 
         gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type or "")),
         total=len(rows),
         gone=gone_types(market, offered, gpu_type, past) or None,
+        incomplete=say_left_out(market, Filters(gpu_type=gpu_type)),
         next=_say_why(market, gpu_type, found=bool(rows)),
     )
 

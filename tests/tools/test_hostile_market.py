@@ -58,6 +58,28 @@ async def test_a_row_without_a_price_or_a_free_gpu_is_no_offer(sandbox: Sandbox,
         assert [offer["executor_id"] for offer in page["offers"]] == ["good"]
 
 
+@pytest.mark.parametrize("price", [None, "absent", 0, "NaN"], ids=str)
+async def test_what_would_do_but_for_its_price_is_counted(sandbox: Sandbox, price: Any) -> None:
+    def market(_: Any) -> list[Any]:
+        unpriced = [row(id=f"unpriced-{i}", price_per_gpu=price) for i in range(2)]
+        others = [
+            row(id="small", price_per_gpu=price, machine_name="NVIDIA L4"),
+            row(id="full", price_per_gpu=price, available_gpu_count=0),
+        ]
+        return [row(id="good"), *unpriced, *others, "no row"]
+
+    wire = Wire(sandbox)
+    wire.on("GET", "/executors", editing(market))
+    async with agent_on(sandbox, transport=wire) as agent:
+        page = await agent.call("list_gpus", gpu_type="H100", max_usd_per_gpu_hour=2)
+        prices = await agent.call("get_gpu_prices", gpu_type="H100")
+        every = await agent.call("list_gpus")
+    left_out = "2 more nodes would do, but Lium says no price that can be billed: left out."
+    assert page["total"] == 1
+    assert page["incomplete"] == prices["incomplete"] == f"{left_out} 1 node of the market could not be read."
+    assert every["incomplete"].startswith("3 more nodes")
+
+
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [

@@ -12,9 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, nearest_names
+from lium_mcp.api.paging import Rows
 from lium_mcp.countries import Countries, plain_countries
 from lium_mcp.failures import Failure
-from lium_mcp.figures import is_above, rate_in_usd
+from lium_mcp.figures import counted, is_above, rate_in_usd
 from lium_mcp.inputs import ShortText
 
 _MOST_TYPES_NAMED = 20
@@ -100,6 +101,13 @@ class Filters(BaseModel):
             count is None or node.smallest_rentable_gpu_count is not None or count == node.total_gpu_count
         )
 
+    def misses_only_a_price(self, node: Executor) -> bool:
+        """Whether a node rents so many GPUs and meets all but the ceilings, and says no price that can be billed."""
+        if has_price(node) or not can_rent(node, self.gpu_count or smallest_gpu_count(node)):
+            return False
+        # At a price of nothing no ceiling is in the way.
+        return next(self.unmet(node, self.gpu_count or surely_rentable_count(node), 0), None) is None
+
     def unmet(self, node: Executor, gpu_count: int, price_per_hour_usd: float | None = None) -> Iterator[str]:
         """Name each filter that a node does not meet with so many GPUs, and the node's own figure.
 
@@ -136,6 +144,19 @@ def unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
     """Say which of the named GPUs none of the nodes found has; None where each is found."""
     absent = [part for part in gpu_names(gpu_type) if not any(node.is_gpu(part) for node in nodes)]
     return f"Nothing that was found is called {', '.join(absent)[:200]}." if absent else None
+
+
+def say_left_out(market: Rows[Executor], wanted: Filters) -> str | None:
+    """Say which nodes could be on offer and are not shown, and why; None where there are none."""
+    unpriced = sum(map(wanted.misses_only_a_price, market))
+    said = []
+    if unpriced:
+        said.append(f"{counted(unpriced, 'more node')} would do, but Lium says no price that can be billed: left out.")
+    if market.skipped:
+        said.append(f"{counted(market.skipped, 'node')} of the market could not be read.")
+    if market.truncated:
+        said.append("The market has more nodes than were read.")
+    return " ".join(said) or None
 
 
 def say_what_is_on_offer(nodes: Sequence[Executor], gpu_type: str) -> str:
