@@ -25,6 +25,7 @@ class OAuth:
         keys: What encrypts the Lium keys of those who logged in; the first encrypts, all decrypt.
         hook: Where the Lium key for a token of the issuer is found: `package.module:function`.
         scopes: What a token of the issuer must have.
+        registered_only: Whether nothing is read of what clients publish of themselves.
     """
 
     public_url: str
@@ -32,6 +33,7 @@ class OAuth:
     keys: tuple[str, ...] = field(default=(), repr=False)
     hook: str = ""
     scopes: frozenset[str] = frozenset()
+    registered_only: bool = False
 
     @property
     def resource(self) -> str:
@@ -91,6 +93,7 @@ def read_oauth(
     keys: tuple[str, ...],
     hook: str | None,
     scopes: frozenset[str],
+    registered_only: bool,
     in_sandbox: bool,
 ) -> OAuth:
     """What the settings mean together.
@@ -114,13 +117,15 @@ def read_oauth(
         problems.append(
             "LIUM_MCP_OAUTH: a hook and scopes are for an authorization server of your own, which it would name"
         )
+    if not is_lium and registered_only:
+        problems.append("LIUM_MCP_OAUTH_REGISTERED_ONLY: your own authorization server decides which clients it takes")
     if not is_lium and not (hook and _HOOK.fullmatch(hook)):
         problems.append(
             "LIUM_MCP_OAUTH_HOOK: the function that finds the Lium key of a token is needed, as package.module:function"
         )
     if problems:
         raise SettingsError(*problems)
-    return OAuth(public_url or "", None if is_lium else where, keys, hook or "", scopes)
+    return OAuth(public_url or "", None if is_lium else where, keys, hook or "", scopes, registered_only)
 
 
 def _wrong_address(

@@ -106,6 +106,7 @@ class Settings(Limits, BaseSettings):
     oauth_keys: SecretStr | None = from_table("oauth_keys")
     oauth_hook: str | None = from_table("oauth_hook")
     oauth_scopes: Names = from_table("oauth_scopes")
+    oauth_registered_only: bool = from_table("oauth_registered_only")
     timeout_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("timeout_seconds")
     log_level: LogLevel = from_table("log_level")
     log_format: Literal["text", "json"] = from_table("log_format")
@@ -371,6 +372,7 @@ class Settings(Limits, BaseSettings):
             keys=self.find_oauth_keys(),
             hook=self.oauth_hook,
             scopes=self.oauth_scopes,
+            registered_only=self.oauth_registered_only,
             in_sandbox=self.sandbox,
         )
 

@@ -239,6 +239,12 @@ SETTINGS = LIMITS | {
         "Scopes that a token of your own authorization server must have, separated by commas.",
         default=frozenset[str](),
     ),
+    "oauth_registered_only": Setting(
+        "flag",
+        "Where callers log in at Lium, take only clients that register, and read nothing at the addresses by which "
+        "others are called: for a server that may not reach them.",
+        default=False,
+    ),
     "timeout_seconds": Setting(
         "number",
         "Time limit of one request to the Lium API, in seconds; a call that only reads ends within 30 in any case.",
@@ -273,7 +279,7 @@ for _name, _setting in SETTINGS.items():
 OVER_HTTP = (
     *("host", "port", "allowed_host", "path_prefix", "replica", "stateless", "trusted_proxy", "calls_at_once"),
     *("calls_per_minute", "metrics_port", "drain_seconds"),
-    *("oauth", "public_url", "oauth_hook", "oauth_scopes"),
+    *("oauth", "public_url", "oauth_hook", "oauth_scopes", "oauth_registered_only"),
 )
 """What means something only where clients come over HTTP."""
 

@@ -439,6 +439,7 @@ VALID = {
     "calls_at_once": "20", "calls_per_minute": "300", "metrics_port": "9464", "drain_seconds": "25",
     "oauth": "https://login.example.com", "public_url": "https://gpu.example.com/lium",
     "oauth_keys": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "oauth_hook": "house:find", "oauth_scopes": "gpu",
+    "oauth_registered_only": "true",
     "log_level": "DEBUG", "log_format": "json", "audit_file": "/dev/null",
     "sandbox": "true", "sandbox_speed": "10", "sandbox_seed": "3",
 }  # fmt: skip

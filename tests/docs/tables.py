@@ -47,7 +47,14 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         *("state_keys", "replica", "stateless"),
         *("calls_at_once", "calls_per_minute", "metrics_port", "drain_seconds"),
     ),
-    "Logging in over HTTP": ("oauth", "public_url", "oauth_keys", "oauth_hook", "oauth_scopes"),
+    "Logging in over HTTP": (
+        "oauth",
+        "public_url",
+        "oauth_keys",
+        "oauth_hook",
+        "oauth_scopes",
+        "oauth_registered_only",
+    ),
     "The log": ("log_level", "log_format", "audit_file"),
     "The sandbox": ("sandbox", "sandbox_speed", "sandbox_seed"),
 }

@@ -348,6 +348,23 @@ def test_a_proxy_that_leads_nowhere_is_no_crash(lium: Simulated, sites: Sites, t
         assert "could not be reached" in refusal(ask(served, sites.publish("/x.json")))
 
 
+async def test_where_clients_have_to_register_nothing_of_theirs_is_read(
+    lium: Simulated, sites: Sites, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = at_lium(lium, tmp_path, port, LIUM_MCP_OAUTH_REGISTERED_ONLY="true") | sites.settings()
+    with serving_amid(tmp_path, {SITE: [[ADDRESS]]}, "--port", str(port), **settings) as served:
+        metadata = httpx2.get(f"{served.url}/.well-known/oauth-authorization-server", trust_env=False).json()
+        assert metadata["client_id_metadata_document_supported"] is False
+        assert "takes clients that register" in refusal(ask(served, sites.publish("/x.json")))
+        kept = Kept()
+        async with logging_in(served.url, kept, agree, document=sites.publish("/x.json")) as caller:
+            assert (await caller.call("get_balance"))["balance_usd"] == 100
+    assert kept.client is not None
+    assert not kept.client.client_id.startswith("https://"), "a client that could do either has registered"
+    assert sites.connected == []
+
+
 async def test_the_same_on_postgresql(lium: Simulated, sites: Sites, tmp_path: Path, postgres: Postgres) -> None:
     port = free_port()
     with postgres.database() as ledger:

@@ -319,6 +319,7 @@ GOOD: Final = {
         ({"LIUM_MCP_PUBLIC_URL": "https://gpu.example.com?x=1"}, "LIUM_MCP_PUBLIC_URL: an address such as"),
         ({"LIUM_MCP_PUBLIC_URL": "https://gpu.example.com"}, "LIUM_MCP_ALLOWED_HOST"),
         ({"LIUM_MCP_PUBLIC_URL": "http://127.0.0.1:8000/lium"}, "LIUM_MCP_PATH_PREFIX"),
+        ({"LIUM_MCP_OAUTH_REGISTERED_ONLY": "true"}, "decides which clients it takes"),
         ({"LIUM_MCP_OAUTH_HOOK": "json"}, "as package.module:function"),
         ({"LIUM_MCP_OAUTH_HOOK": "no_such_house:key_for"}, "cannot be imported (ModuleNotFoundError)"),
         ({"LIUM_MCP_OAUTH_HOOK": "json:key_for"}, "LIUM_MCP_OAUTH_HOOK: json has no function key_for"),

@@ -46,9 +46,11 @@ _ADDRESSES: Final = 10
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
-def endpoints(resource: Resource, provider: LoginProvider, pages: LoginPages, proofs: Proofs) -> Iterator[Route]:
+def endpoints(
+    resource: Resource, provider: LoginProvider, pages: LoginPages, proofs: Proofs, *, registered_only: bool
+) -> Iterator[Route]:
     """The routes of the authorization server at the address of a resource, which it gives tokens for."""
-    metadata = _metadata(resource.public_url)
+    metadata = _metadata(resource.public_url, registered_only=registered_only)
 
     async def show_metadata(_: Request) -> JSONResponse:
         return JSONResponse(metadata, headers={"Cache-Control": "public, max-age=3600"})
@@ -162,7 +164,7 @@ class _Authenticator(ClientAuthenticator):
         return client
 
 
-def _metadata(public_url: str) -> dict[str, Any]:
+def _metadata(public_url: str, *, registered_only: bool) -> dict[str, Any]:
     return {
         "issuer": public_url,
         "authorization_endpoint": f"{public_url}/authorize",
@@ -178,7 +180,7 @@ def _metadata(public_url: str) -> dict[str, Any]:
         "revocation_endpoint_auth_methods_supported": _METHODS,
         "revocation_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
-        "client_id_metadata_document_supported": True,
+        "client_id_metadata_document_supported": not registered_only,
     }
 
 

@@ -34,9 +34,14 @@ class NotReadable(Exception):
 
 
 class Strangers:
-    """What strangers publish."""
+    """What strangers publish.
 
-    def __init__(self) -> None:
+    Args:
+        are_read: Whether anything of it is read at all.
+    """
+
+    def __init__(self, *, are_read: bool) -> None:
+        self.are_read: Final = are_read
         self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, "lookup")
         self._at_once = anyio.Semaphore(_MOST_AT_ONCE)
         self._certificates: ssl.SSLContext | None = None
@@ -45,8 +50,10 @@ class Strangers:
         """The JSON object at an address with https.
 
         Raises:
-            NotReadable: there is none, or not at an address that everybody can reach.
+            NotReadable: there is none, or not at an address that everybody can reach, or nothing is read.
         """
+        if not self.are_read:
+            raise NotReadable("this server reads none, and takes clients that register")
         parts = _checked(address)
         try:
             with anyio.fail_after(_LIMIT_SECONDS):
