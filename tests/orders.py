@@ -12,7 +12,7 @@ from tests.servers import settled
 from tests.wires import Hold, ask
 
 CHEAP: Final = 0.25
-_PATIENCE_SECONDS: Final = 20.0
+_PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.01
 
 

@@ -69,7 +69,7 @@ class Postgres:
 
     async def until_connected(self, url: str, count: int) -> None:
         """Wait until a database has so many connections: it hears of the end of one a moment later."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(_START_SECONDS):
             while True:
                 found = self.execute("SELECT datname FROM pg_stat_activity")
                 if sum(name == database_of(url) for (name,) in found) == count:

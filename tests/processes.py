@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parent.parent
-_LIMIT_SECONDS: Final = 30
+_LIMIT_SECONDS: Final = 60
 _LINE_BYTES: Final = 2**24
 
 

@@ -12,7 +12,7 @@ from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, agent_on
 from tests.wires import Wire
 
-_PATIENCE_SECONDS: Final = 25.0
+_PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.01
 _MOST_TASKS: Final = 100
 

@@ -20,7 +20,7 @@ from tests.harness import Agent
 from tests.wires import Wire, editing
 
 _SFTP_SERVERS: Final = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
-_START_SECONDS: Final = 10.0
+_START_SECONDS: Final = 30.0
 _LISTENING: Final = "Server listening"
 
 

@@ -40,7 +40,7 @@ Row = dict[str, Any]
 Act = Callable[[httpx2.Request, Forward], Awaitable[httpx2.Response]]
 Moment = Literal["before the work", "after the work", "after the answer"]
 
-_PATIENCE_SECONDS = 20
+_PATIENCE_SECONDS = 60
 _HTML = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><script>x</script><h1>Sorry</h1></body></html>"
 
 
@@ -439,7 +439,7 @@ def living(sandbox: Sandbox) -> list[dict[str, Any]]:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Let everybody else go on until the condition holds."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(_PATIENCE_SECONDS):
         while not condition():
             for _ in range(50):
                 await anyio.lowlevel.checkpoint()

@@ -111,7 +111,7 @@ class Sandbox:
         control.arm(self._world, Fault.model_validate({"kind": kind, **options}))
 
     def clear_faults(self) -> None:
-        """Disarm every fault; the rough profile draws no more of them either."""
+        """Disarm every fault; what a slow one holds up goes on, and the rough profile draws no more of them."""
         self._world.calm()
 
     def add_key(

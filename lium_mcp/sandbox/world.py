@@ -125,6 +125,8 @@ class World:
     faults: Faults = field(default_factory=Faults)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     is_closing: bool = False
+    # How often the faults were disarmed: what one of them holds up goes on then.
+    calmed: int = 0
 
     # Set only where pods answer SSH.
     contents: PodContents | None = None
@@ -172,10 +174,10 @@ class World:
             watcher.caught_up()
 
     async def pause(self, real_seconds: float) -> None:
-        """Wait in real time, but not longer than the sandbox is served."""
-        deadline = time.monotonic() + real_seconds
+        """Wait in real time, but not longer than the sandbox is served, nor than until all faults are disarmed."""
+        deadline, calmed = time.monotonic() + real_seconds, self.calmed
         # Not an asyncio.Event: that belongs to one event loop, and a sandbox may see several.
-        while not self.is_closing and (left := deadline - time.monotonic()) > 0:  # noqa: ASYNC110
+        while not self.is_closing and self.calmed == calmed and (left := deadline - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, LONGEST_PAUSE_SECONDS))
 
     async def let_pass(self, sandbox_seconds: float) -> None:
@@ -191,9 +193,10 @@ class World:
                 self.clock.advance(seconds=left)
 
     def calm(self) -> None:
-        """Disarm all faults, and let the rough profile draw no more."""
+        """Disarm all faults, and let the rough profile draw no more; what a slow one holds up goes on."""
         self.is_rough = False
         self.faults.clear()
+        self.calmed += 1
 
     def new_id(self, kind: str) -> str:
         """Return the next id of its kind; the same for the same seed and history."""

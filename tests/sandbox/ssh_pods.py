@@ -12,7 +12,7 @@ from lium_mcp.sandbox import Sandbox
 from tests.sandbox.conftest import START
 from tests.sandbox.wire import Wire, wire_to
 
-ANSWER_SECONDS = 20
+ANSWER_SECONDS = 60
 
 
 @dataclass
@@ -44,6 +44,12 @@ class SshPod:
         done = await self.run(command)
         assert done.exit_status == 0, (command, done.stdout, done.stderr)
         return str(done.stdout)
+
+    async def until_it_sleeps(self) -> None:
+        """Wait until a process waits for the sandbox's time."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while "sleep" not in await self.out("ps"):
+                pass
 
     async def reboot(self) -> None:
         await self.wire.ok("rebootPod", pod_id=self.pod_id, json={})

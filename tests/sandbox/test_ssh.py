@@ -13,6 +13,7 @@ from lium_mcp.sandbox import Sandbox
 from tests.sandbox.conftest import START
 from tests.sandbox.ssh_pods import ANSWER_SECONDS, SshPod, ssh_pod
 from tests.sandbox.wire import wire_to
+from tests.wires import eventually
 
 RUNNER = "#!/bin/sh\n# lium-mcp job runner, version 1\nexit 1\n"
 JOB = ".lium-mcp/jobs/train"
@@ -240,7 +241,7 @@ async def test_a_backup_of_nothing_reports_nothing(pod: SshPod) -> None:
 async def test_sleep_ends_when_the_clock_is_turned(pod: SshPod) -> None:
     async with await pod.connect() as connection:
         running = asyncio.ensure_future(connection.run("date +%s; sleep 90; date +%s; sleep 30; date +%s"))
-        await asyncio.sleep(0.1)
+        await pod.until_it_sleeps()
         assert not running.done()
         pod.sandbox.clock.advance(hours=1)
         first, second, third = map(int, str((await asyncio.wait_for(running, ANSWER_SECONDS)).stdout).split())
@@ -263,16 +264,17 @@ async def test_background_processes_outlive_the_connection(pod: SshPod) -> None:
 async def test_a_session_stays_open_while_a_background_process_holds_its_output(pod: SshPod) -> None:
     async with await pod.connect() as connection:
         running = asyncio.ensure_future(connection.run("(sleep 60; echo late) & echo early"))
-        await asyncio.sleep(0.1)
+        await pod.until_it_sleeps()
         assert not running.done()
         pod.sandbox.clock.advance(seconds=61)
         assert (await asyncio.wait_for(running, ANSWER_SECONDS)).stdout == "early\nlate\n"
 
 
 async def test_a_client_that_goes_breaks_the_pipe_and_not_the_process(pod: SshPod) -> None:
+    before = asyncio.all_tasks()
     async with await pod.connect() as connection:
         await connection.create_process("sleep 60; echo a > first; echo to nobody; echo b > second")
-    await asyncio.sleep(0.1)
+    await eventually(lambda: asyncio.all_tasks() <= before)  # the pod has seen it go
     pod.sandbox.clock.advance(seconds=61)
     assert await pod.out("ls") == "first\n"
 
@@ -438,5 +440,4 @@ async def test_closing_lets_go_of_every_socket_and_task() -> None:
         await asyncio.wait_for(connection.wait_closed(), ANSWER_SECONDS)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
-    await asyncio.sleep(0.05)
-    assert asyncio.all_tasks() == before
+    await eventually(lambda: asyncio.all_tasks() == before)

@@ -13,7 +13,7 @@ from tests.servers import Servers, hasten
 from tests.sshd import Sshd, at_sshd
 from tests.wires import Hold, Wire, living
 
-_PATIENCE_SECONDS = 25
+_PATIENCE_SECONDS = 60
 FOLLOWED = ["backup_and_remove", "remove"]
 Row = dict[str, Any]
 

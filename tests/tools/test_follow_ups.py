@@ -21,7 +21,7 @@ from tests.postgres import Postgres
 from tests.servers import Servers, hasten
 from tests.wires import Wire, answering, ask_as_person, living
 
-_PATIENCE_SECONDS = 25
+_PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from tests.harness import Agent, TurnedClock, agent_on
 from tests.sshd import Sshd, at_sshd, rent, wait_until
 
 Answer = dict[str, Any]
-_PATIENCE_SECONDS = 25
+_PATIENCE_SECONDS = 60
 
 
 async def until(agent: Agent, name: str, holds: Callable[[Answer], bool]) -> Answer:
