@@ -29,6 +29,10 @@ def everywhere(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return changed
 
 
+def _is_moment(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("20") and value.endswith("Z")
+
+
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "markup in each text": everywhere(lambda value: MARKUP if isinstance(value, str) else value),
     "markup in place of figures": everywhere(lambda _: MARKUP),
@@ -36,6 +40,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "figures beyond all": everywhere(lambda value: -1e308 if isinstance(value, int | float) else value),
     "figures in place of texts": everywhere(lambda value: 7 if isinstance(value, str) else value),
     "nothing in each place": everywhere(lambda _: None),
+    "moments that are none": everywhere(lambda value: "soon" if _is_moment(value) else value),
     "texts without an end": everywhere(lambda value: "w" * 20_000 if isinstance(value, str) else value),
     "an object in each place": everywhere(lambda _: {"a": [MARKUP]}),
     "nothing": lambda _: {},

@@ -1,9 +1,11 @@
 """The page of `lium-mcp dashboard` in a real browser: how it is opened, and that it acts only after a person's yes."""
 
+from pathlib import Path
+
 from playwright.async_api import Browser, Page, expect
 
 from tests.page.conftest import tab
-from tests.pages import Shown, call, said_by
+from tests.pages import Shown, call, said_by, showing
 
 
 async def opened(page: Page, shown: Shown) -> str:
@@ -114,6 +116,29 @@ async def test_a_click_is_no_consent(browser: Browser, shown: Shown) -> None:
             said = {"No": "Nothing was done", "Yes": "removed"}[answer]
             await expect(page.get_by_role("status").filter(has_text=said).first).to_be_visible()
             assert pods(shown, session) == (["train"] if answer == "No" else [])
+
+
+async def test_what_limits_refuse_is_said_before_a_rent_and_is_what_the_server_says(
+    browser: Browser, tmp_path: Path
+) -> None:
+    limits = {"LIUM_MCP_MAX_HOURS": "12", "LIUM_MCP_BUDGET_USD": "0.5", "LIUM_MCP_ALLOW_GPU_TYPES": "A100"}
+    with showing(tmp_path, "dashboard", "--no-browser", "--sandbox", **limits) as shown:
+        async with tab(browser) as page:
+            await opened(page, shown)
+            await page.get_by_role("navigation").get_by_role("button", name="Market").click()
+            await page.get_by_label("GPU", exact=True).fill("A100")
+            await page.get_by_role("button", name="Rent A100").first.click()
+            sheet = page.get_by_role("dialog", name="Rent it")
+            await sheet.get_by_role("button", name="1 h", exact=True).click()
+            await expect(sheet.get_by_text("for 1 h,")).to_be_visible()
+            said = sheet.locator(".refusals")
+            await expect(said).to_contain_text("will refuse it:Budget: $0.50 is left")
+            await expect(said).not_to_contain_text("GPU types")
+            await sheet.get_by_role("button", name="24 h").click()
+            await expect(said).to_contain_text("Life of a pod: at most 12 h, and this is for 1 d.")
+            await sheet.get_by_role("button", name="Rent it").click()
+            # The limit that the server looks at first.
+            await expect(page.get_by_role("status").filter(has_text="at most 12 are allowed")).to_be_visible()
 
 
 async def test_the_clock_of_the_sandbox_can_be_turned_on_it(browser: Browser, shown: Shown) -> None:

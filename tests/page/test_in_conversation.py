@@ -144,6 +144,19 @@ async def test_the_answer_that_the_host_brings_is_shown_by_any_host(
         assert "list_pods" not in talk.called
 
 
+async def test_a_host_that_lets_no_calls_be_made_is_asked_for_none_and_named_once(
+    browser: Browser, page_host: str, sandbox: Sandbox
+) -> None:
+    for tool in ("list_pods", "get_balance", "get_gpu_prices", "list_gpus"):
+        async with conversation(browser, page_host, sandbox, Person("no")) as talk:
+            talk.host = {"calls": "none"}
+            await talk.show(tool)
+            await expect(talk.frame.get_by_text("It lets pages make no calls")).to_have_count(1)
+            await expect(talk.frame.get_by_text("did not make the call")).to_have_count(0)
+            await expect(talk.frame.get_by_role("button", name="Read anew")).to_have_count(0)
+            assert talk.called == []
+
+
 async def test_a_host_that_does_not_greet_is_named(browser: Browser, page_host: str, sandbox: Sandbox) -> None:
     async with conversation(browser, page_host, sandbox, Person("no")) as talk:
         talk.host = {"isSilent": True}

@@ -2,16 +2,16 @@
 import { useComputed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { dismiss, notices, underWay } from "./data/actions";
-import { asleep, newestAt, refresh } from "./data/readings";
+import { asleep, cutOff, newestAt, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
-import { controls, type Ended, ended, filling, type Host } from "./host/host";
+import { controls, type Ended, ended, filling, type Host, muted } from "./host/host";
 import { asked } from "./host/questions";
 import { HostContext, useHost } from "./host/use_host";
 import { failedOpening, show, VIEWS, type View, view } from "./navigation";
 import { type Choice, choice, choose } from "./theme";
 import { Icon } from "./ui/icons";
-import { Badge, Button, Empty, IconButton, Trouble } from "./ui/parts";
+import { Badge, Button, CutOff, Empty, IconButton, Trouble } from "./ui/parts";
 import { placeNear } from "./ui/place";
 import { Questions } from "./ui/question";
 import { MarketView } from "./views/market/market_view";
@@ -42,6 +42,13 @@ function Shown({ name }: { name: View }) {
   return (
     <>
       <h1 class="unseen">{TITLES[name]}</h1>
+      {cutOff.value !== undefined && (
+        <CutOff
+          failure={cutOff.value}
+          hasData={newestAt.value !== undefined}
+          {...(muted.value ? {} : { again: () => void refresh() })}
+        />
+      )}
       {failedOpening.value !== undefined && <Trouble failure={failedOpening.value} />}
       <View />
     </>
@@ -71,7 +78,7 @@ function Head({ inBrowser }: { inBrowser: boolean }) {
       )}
       {ended.value === undefined && (
         <nav aria-label="Views">
-          {VIEWS.map((name) => (
+          {VIEWS.filter((name) => !muted.value || name === view.value).map((name) => (
             <button
               key={name}
               type="button"
@@ -133,7 +140,7 @@ function Freshness() {
       >
         {asleep.value ? "Resting" : age === undefined ? "" : age < 3 ? "Up to date" : `${span(age)} ago`}
       </span>
-      <IconButton icon="refresh" label="Read anew" onPress={again} busy={busy} />
+      {!muted.value && <IconButton icon="refresh" label="Read anew" onPress={again} busy={busy} />}
     </>
   );
 }

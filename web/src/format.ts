@@ -1,6 +1,9 @@
-// Figures, money and times as people read them. What is not known is a dash, and never a zero.
+// Figures, money and times as people read them. What is not told is a dash, and never a zero; what is told and cannot be
+// read says so.
+import type { Told } from "./data/shapes";
 
 export const UNKNOWN = "–";
+export const UNREADABLE = "cannot be read";
 
 const LOCALE = "en";
 /** From here on money is written short: $12.3M. */
@@ -64,13 +67,15 @@ export function span(seconds: number | undefined): string {
 }
 
 /** A length of time that was given in hours: 3 h, 1 h 30 min. */
-export function hours(value: number | undefined): string {
+export function hours(value: Told<number>): string {
+  if (value === null) return UNREADABLE;
   return span(value === undefined ? undefined : value * 3600).replace(/( h) 00 min$|( d) 0 h$/, "$1$2");
 }
 
 /** How long ago, in one unit. */
-export function ago(at: number | undefined, now: number): string {
+export function ago(at: Told<number>, now: number): string {
   if (at === undefined) return UNKNOWN;
+  if (at === null) return UNREADABLE;
   const seconds = Math.max(0, (now - at) / 1000);
   if (seconds < 5) return "just now";
   if (seconds < 3600) return `${span(seconds)} ago`;
@@ -78,8 +83,9 @@ export function ago(at: number | undefined, now: number): string {
 }
 
 /** A moment on the clock of who reads: today the time alone, else with its day, and its year where that is not this one. */
-export function clock(at: number | undefined, now: number): string {
+export function clock(at: Told<number>, now: number): string {
   if (at === undefined) return UNKNOWN;
+  if (at === null) return UNREADABLE;
   const day = new Date(at);
   const time = day.toLocaleTimeString(LOCALE, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   if (day.toDateString() === new Date(now).toDateString()) return time;
@@ -94,12 +100,23 @@ export function clock(at: number | undefined, now: number): string {
   return `${date} ${time}`;
 }
 
+/** The same as a part of a sentence: until Mon 16:05. */
+export function until(at: Told<number>, now: number): string {
+  return at === null ? "until a time that cannot be read" : `until ${clock(at, now)}`;
+}
+
 /** A moment in full, with its zone, as a title. */
-export function fullTime(at: number | undefined): string {
-  if (at === undefined) return "";
+export function fullTime(at: Told<number>): string {
+  if (at === undefined || at === null) return "";
   return new Date(at).toLocaleString(LOCALE, { dateStyle: "full", timeStyle: "long", hourCycle: "h23" });
 }
 
 export function plural(n: number, one: string, many = `${one}s`): string {
   return `${count(n)} ${n === 1 ? one : many}`;
+}
+
+/** REBOOT_PENDING as people write it. */
+export function sentence(status: string | undefined): string | undefined {
+  const words = status?.slice(0, 24).replaceAll("_", " ").toLowerCase();
+  return words === undefined ? undefined : words.charAt(0).toUpperCase() + words.slice(1);
 }

@@ -6,7 +6,7 @@ import { notices, underWay } from "../src/data/actions";
 import { asleep, begin, newestAt } from "../src/data/readings";
 import { policy } from "../src/data/server";
 import type { Json } from "../src/data/shapes";
-import { type Answer, ended, type Host } from "../src/host/host";
+import { type Answer, ended, type Host, muted } from "../src/host/host";
 import { failedOpening, openPod, view } from "../src/navigation";
 import { spentDays } from "../src/views/money/money_readings";
 
@@ -53,6 +53,7 @@ export async function showPage(host: Host): Promise<() => void> {
     spentDays.value = 7;
     policy.value = undefined;
     ended.value = undefined;
+    muted.value = false;
     notices.value = [];
     underWay.value = new Map();
     newestAt.value = undefined;

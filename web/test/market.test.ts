@@ -3,11 +3,13 @@ import { keyOf } from "../src/data/readings";
 import {
   againstUsual,
   countsOf,
+  goneOf,
   historiesOf,
   offersOf,
   offersSpec,
   quoteOf,
   typesOf,
+  unreadGone,
   wantedOf,
 } from "../src/views/market/market_readings";
 
@@ -89,6 +91,45 @@ describe("prices", () => {
     expect([...found.keys()]).toEqual(["H100"]);
     expect(found.get("H100")?.lowest.map(({ y }) => y)).toEqual([1, 2]);
     expect(found.get("H100")?.median.map(({ y }) => y)).toEqual([undefined, 3]);
+  });
+});
+
+describe("types that are gone", () => {
+  const lowest = { min_usd: 1, median_usd: 2, max_usd: 3, samples: 40 };
+
+  test("stand with when they were last seen, and what they cost", () => {
+    const [one, ...others] = goneOf({
+      gone: [
+        { gpu_type: "B300", last_seen: "2026-11-29T10:00:00Z", past: { lowest_last_week: lowest } },
+        { gpu_type: "L4", last_seen: "soon" },
+        { gpu_type: "L4" },
+        { last_seen: "2026-11-29T10:00:00Z" },
+        null,
+      ],
+    });
+    expect(one).toMatchObject({
+      name: "B300",
+      lastSeen: Date.UTC(2026, 10, 29, 10),
+      lastWeek: { minUsd: 1, maxUsd: 3 },
+    });
+    expect(others.map(({ key, lastSeen }) => [key, lastSeen])).toEqual([
+      ["L4", null],
+      ["L4 (2)", undefined],
+    ]);
+    expect(unreadGone({ gone: [null, {}, { gpu_type: "L4" }] })).toBe(2);
+  });
+
+  test("two rows of one type have their samples together", () => {
+    const row = (at: string, usd: number) => ({
+      gpu_type: "H100",
+      past: { history: { at: [at], lowest_usd: [usd], median_usd: [usd] } },
+    });
+    const found = historiesOf({
+      gpu_types: [row("2026-11-02T00:00:00Z", 2), row("2026-11-01T00:00:00Z", 1)],
+      gone: [{ ...row("2026-11-01T00:00:00Z", 5), gpu_type: "B300" }],
+    });
+    expect(found.get("H100")?.lowest.map(({ y }) => y)).toEqual([1, 2]);
+    expect(found.get("B300")?.lowest.map(({ y }) => y)).toEqual([5]);
   });
 });
 

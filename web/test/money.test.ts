@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { chargesOf, daysBetween, limitsOf, partsOf } from "../src/views/money/money_readings";
+import { limitsOf } from "../src/data/limits";
+import { chargesOf, daysBetween, partsOf } from "../src/views/money/money_readings";
 
 describe("spending", () => {
   test("days go from the first to the last, and what are none is not drawn", () => {
@@ -28,6 +29,29 @@ describe("spending", () => {
     expect(partsOf(chargesOf({ ...period, total_usd: 5, pods: [pod("x", 5)] }), 5)).toBeUndefined();
     expect(partsOf(chargesOf({ days: [day(1, 5)] }), 5)).toBeUndefined();
     expect(partsOf(chargesOf({ ...period, days: [null, { day: "2026-03-01", total_usd: "x" }] }), 5)).toEqual([]);
+  });
+
+  test("rows of one day, and of one pod, add up", () => {
+    const charges = chargesOf({
+      ...period,
+      days: [day(1, 4), day(1, 6), day(2, 1)],
+      pods: [pod("x", 6, day(1, 2), day(1, 4)), pod("y", 2, day(1, 2)), pod("x", 3, day(1, 2), day(2, 1))],
+    });
+    expect(charges.days?.get("2026-03-01")).toBe(10);
+    expect(charges.pods.map(({ key, totalUsd }) => [key, totalUsd])).toEqual([
+      ["x", 9],
+      ["y", 2],
+    ]);
+    expect(partsOf(charges, 2)).toEqual([
+      { label: "x", values: [8, 1, 0] },
+      { label: "y", values: [2, 0, 0] },
+    ]);
+  });
+
+  test("of rows that add up, one that is not known leaves the sum unknown", () => {
+    const charges = chargesOf({ ...period, pods: [pod("x", 6), { pod_id: "x", total_usd: "much" }, {}, {}] });
+    expect(charges.pods.map(({ totalUsd }) => totalUsd)).toEqual([undefined, undefined, undefined]);
+    expect(new Set(charges.pods.map(({ key }) => key)).size).toBe(3);
   });
 
   test("charges that are no figures are not known", () => {

@@ -77,6 +77,51 @@ test("extending asks for a time, says what it costs, and tells the model what th
   expect(shown()).toContain("train-a will be removed");
 });
 
+test("what limits will refuse of another time is said before", async () => {
+  const limits = [{ limit: "max_hours", allowed: 24 }];
+  const pods = [{ ...POD, age_hours: 6 }];
+  await page(fakeHost({ list_pods: { ...LIST, pods }, get_balance: { balance_usd: 9, burn_per_hour_usd: 0, limits } }));
+  button("Extend train-a").click();
+  await settle();
+  expect(shown()).toContain("The limits of this server will refuse taking the time off:");
+  button("12 h").click();
+  await settle();
+  expect(shown()).not.toContain("The limits of this server");
+  button("24 h").click();
+  await settle();
+  expect(shown()).toContain(
+    "The limits of this server will refuse it:Life of a pod: at most 1 d in all: 18 h from now.",
+  );
+  expect(button("Set the time").disabled).toBe(false);
+});
+
+test("what the server does not offer has no button", async () => {
+  await page(fakeHost({ list_pods: LIST }));
+  policy.value = { readOnly: false, sandbox: false, all: { toolsets: ["pods"], deny_tools: ["remove_pod"] } };
+  await settle();
+  expect(button("Extend train-a")).toBeDefined();
+  for (const name of ["Remove train-a", "Back up train-a"]) expect(() => button(name)).toThrow();
+});
+
+test("a question of the same words as the one before is filled in anew", async () => {
+  await page(fakeHost({ list_pods: LIST }));
+  const requestedSchema = { properties: { name: { type: "string" } }, required: ["name"] };
+  const params = { message: "Its name?", requestedSchema };
+  const [first, second] = [0, 1].map(() => askPerson({ method: "elicitation/create", params }));
+  await settle();
+  const input = document.querySelector<HTMLInputElement>("dialog input");
+  if (input === null) throw new Error("There is no field");
+  input.value = "train-a";
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+  await settle();
+  button("Answer").click();
+  expect(await first).toMatchObject({ content: { name: "train-a" } });
+  await settle();
+  expect(button("Answer").disabled).toBe(true);
+  button("No").click();
+  expect(await second).toEqual({ action: "decline" });
+});
+
 test("closing a form does nothing", async () => {
   const host = await page(fakeHost({ list_pods: LIST }));
   button("Remove train-a").click();

@@ -104,6 +104,83 @@ describe("the market", () => {
     expect(view.value).toBe("pods");
   });
 
+  const LIMITS = {
+    balance_usd: 50,
+    burn_per_hour_usd: 0,
+    limits: [
+      { limit: "max_hours", allowed: 12 },
+      { limit: "max_price_per_hour_usd", allowed: 1 },
+    ],
+  };
+
+  test("what limits will refuse is said before a rent, which the server judges all the same", async () => {
+    const refused = { ok: false, code: "policy_refused", message: "At most 12 hours." } as const;
+    const host = await market({ get_balance: LIMITS, rent_pod: refused });
+    button("Rent H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    expect(shown()).toContain("The limits of this server will refuse it:");
+    expect(shown()).toContain("Price of one pod: at most $1.000 an hour, and this costs $1.411.");
+    expect(shown()).not.toContain("Life of a pod");
+    button("3 d").click();
+    await settle(1);
+    expect(shown()).toContain("Life of a pod: at most 12 h, and this is for 3 d.");
+    button("Rent it").click();
+    await settle(1);
+    expect(lastCall(host, "rent_pod")).toMatchObject({ hours: 72 });
+  });
+
+  test("where no balance can be read, the limits are those of the policy", async () => {
+    await market({ get_balance: { ok: false, code: "api_key_missing", message: "" } });
+    policy.value = { readOnly: false, sandbox: false, all: { limits: LIMITS.limits } };
+    button("Rent H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    expect(shown()).toContain("The limits of this server will refuse it:");
+  });
+
+  test("limits that refuse nothing of it are not spoken of", async () => {
+    await market({ get_balance: { ...LIMITS, limits: [{ limit: "max_hours", allowed: 12 }] } });
+    button("Rent H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    expect(shown()).not.toContain("The limits of this server");
+  });
+
+  test("a balance that Lium does not rent to is said before", async () => {
+    await market({ quote_rental: { ...QUOTE, balance_usd: 0.3, balance_must_exceed_usd: 0.36 } });
+    button("Rent H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    expect(shown()).toContain("Lium will refuse it: the balance must be above $0.36 for a rent.");
+  });
+
+  test.each([{ deny_tools: ["rent_pod"] }, { allow_tools: ["list_gpus"] }, { toolsets: ["marketplace", "account"] }])(
+    "a server that offers no rents, by %j, prices only",
+    async (all) => {
+      await market();
+      policy.value = { readOnly: false, sandbox: false, all };
+      await settle(1);
+      button("Price H100 PCIe, $1.410 an hour").click();
+      await settle(1);
+      expect(shown()).toContain("This server does not offer rent_pod: nothing is rented here.");
+      expect(() => button("Rent it")).toThrow();
+    },
+  );
+
+  test("what is left out of the market, and what is gone from it, is said", async () => {
+    const incomplete = "2 more nodes would do, but Lium says no price that can be billed: left out.";
+    const lowest = { min_usd: 1.5, median_usd: 2, max_usd: 3, samples: 40 };
+    const history = { at: ["2026-11-29T10:00:00Z"], lowest_usd: [1.75], median_usd: [2] };
+    const gone = [{ gpu_type: "B300", last_seen: "2026-11-29T10:00:00Z", past: { lowest_last_week: lowest, history } }];
+    const prices = { gpu_types: [{ gpu_type: "L4", min_usd: 1 }], total: 1, gone, incomplete };
+    const host = await market({ get_gpu_prices: prices, list_gpus: { offers: [], total: 0, incomplete } });
+    expect(shown().split(incomplete)).toHaveLength(3);
+    expect(shown()).toContain("Gone from the market");
+    expect(shown()).toContain("B3006 h ago$1.750$1.500 to $3.000$2.000");
+    host.answers.get_gpu_prices = { gpu_types: [], total: 0, gone };
+    button("Read anew").click();
+    await settle(1);
+    expect(shown()).toContain("B300");
+    expect(shown()).toContain("Nothing is for rent now");
+  });
+
   test("what has no price cannot be rented", async () => {
     await market({ quote_rental: { total_usd: null } });
     button("Rent L4, – an hour").click();

@@ -1,7 +1,7 @@
 // Which answers are answers of their tool: what each one always has (as the server tells in its output schemas). What lacks
 // that says nothing: not that a list is empty, and not that something was done.
 import type { Answer } from "../host/host";
-import { type Json, moment, record, text } from "./shapes";
+import { type Json, moment, record, text, told } from "./shapes";
 
 type Check = (data: Json, args: Json) => boolean;
 
@@ -44,7 +44,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
     text(data.pod_id) === args.pod && text(data.name) !== undefined && moment(data.removal_at) !== undefined,
   // One that still has a time was not taken off.
   cancel_pod_removal: (data, args) =>
-    text(data.pod_id) === args.pod && text(data.name) !== undefined && data.removal_at === undefined,
+    text(data.pod_id) === args.pod && text(data.name) !== undefined && told(data.removal_at, moment) === undefined,
   create_backup: (data, args) =>
     hasOutcome(data) && hasId(data.backup, "backup_id") && isOf(args, record(data.backup).pod_id),
   rent_pod: (data) =>

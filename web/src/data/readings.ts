@@ -3,9 +3,9 @@
 // A reading is one tool with its arguments. All who use the same one share it. It is called when it is first looked at,
 // then every so often while the page is visible and somebody is there, more rarely after failures, and never so often
 // that all of them together pass what a page may ask of Lium (60 requests a minute for the whole account).
-import { type Signal, signal } from "@preact/signals";
+import { computed, type Signal, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Answer, ended, type Host, type Trouble as TroubleCode, trouble } from "../host/host";
+import { type Answer, ended, type Host, muted, NO_CALLS, type Trouble as TroubleCode, trouble } from "../host/host";
 import { readable } from "./answers";
 import { type Json, moment } from "./shapes";
 
@@ -58,6 +58,34 @@ export const newestAt = signal<number | undefined>(undefined);
 /** Whether readings rest because nobody was here for a while. */
 export const asleep = signal(false);
 
+/** A view says itself, once, what to do about these. */
+const OF_THE_KEY = new Set(["api_key_missing", "api_key_refused"]);
+const shared = signal<Failure | undefined>(undefined);
+/** Why nothing that is looked at can be read now, where that is one and the same: then the page says it once. */
+export const cutOff = computed(() => (muted.value ? NO_CALLS : shared.value));
+
+/** Whether the page says above why these have nothing new: then they need not. */
+export function isSaidAbove(...states: readonly State[]): boolean {
+  const why = cutOff.value;
+  return (
+    why !== undefined && states.every(({ failure }) => (failure === undefined ? muted.value : isSame(failure, why)))
+  );
+}
+
+function isSame(one: Failure, other: Failure): boolean {
+  return one.code === other.code && one.message === other.message;
+}
+
+/** Finds out whether all tools that are looked at fail in one way; while one of them is still asked, nothing changes. */
+function judge(): void {
+  const seen = [...entries.values()].filter(({ spec, lookers }) => lookers.size > 0 && !spec.tool.includes("://"));
+  if (seen.some(({ state: { value } }) => value.data === undefined && value.failure === undefined)) return;
+  const asked = seen.filter(({ wasAsked }) => wasAsked).map(({ state }) => state.value.failure);
+  const [why] = asked;
+  const isOne = why !== undefined && asked.length > 1 && asked.every((each) => each !== undefined && isSame(each, why));
+  shared.value = isOne && !OF_THE_KEY.has(why.code) ? why : undefined;
+}
+
 let host: Host | undefined;
 let ahead = 0;
 let lastTouch = Date.now();
@@ -72,6 +100,8 @@ interface Entry {
   /** Who looks, and how often each wants it read. */
   readonly lookers: Map<symbol, number>;
   failures: number;
+  /** Whether the page has asked for it, and not only been given it. */
+  wasAsked: boolean;
   dueAt: number;
   inFlight: Promise<void> | undefined;
 }
@@ -86,7 +116,7 @@ function entryOf(spec: Spec): Entry {
   let entry = entries.get(key);
   if (entry === undefined) {
     const state = signal<State>({ data: undefined, at: undefined, failure: undefined, loading: false });
-    entry = { spec, state, lookers: new Map(), failures: 0, dueAt: 0, inFlight: undefined };
+    entry = { spec, state, lookers: new Map(), failures: 0, wasAsked: false, dueAt: 0, inFlight: undefined };
     entries.set(key, entry);
   }
   return entry;
@@ -116,6 +146,7 @@ const NOTHING: State = { data: undefined, at: undefined, failure: undefined, loa
 /** Reads what is looked at of these tools again now, or all that is looked at. */
 export function refresh(...tools: readonly string[]): Promise<void> {
   touched();
+  if (muted.value) return Promise.resolve();
   const wanted = [...entries.values()].filter(
     ({ spec, lookers }) => lookers.size > 0 && (tools.length === 0 || tools.includes(spec.tool)),
   );
@@ -163,6 +194,7 @@ export function begin(through: Host): () => void {
     recent = [];
     running = 0;
     ahead = 0;
+    shared.value = undefined;
     host = undefined;
   };
 }
@@ -174,7 +206,14 @@ function touched(): void {
 
 /** Reads what is due: first what is wanted freshest, so that a long list of pods does not keep the list itself waiting. */
 function turn(): void {
-  if (host === undefined || ended.value !== undefined || document.visibilityState === "hidden" || !onScreen) return;
+  if (
+    host === undefined ||
+    muted.value ||
+    ended.value !== undefined ||
+    document.visibilityState === "hidden" ||
+    !onScreen
+  )
+    return;
   const at = Date.now();
   if (at - lastTouch > ASLEEP_AFTER_MS[host.kind]) asleep.value = true;
   recent = recent.filter((then) => at - then < 60_000);
@@ -200,6 +239,7 @@ function read(entry: Entry): Promise<void> {
   const { tool, args = {} } = entry.spec;
   recent.push(Date.now());
   running += 1;
+  entry.wasAsked = true;
   entry.state.value = { ...entry.state.value, loading: true };
   entry.inFlight = Promise.race([ask(host, tool, args), late()])
     .then((answer) => take(entry, answer))
@@ -250,6 +290,7 @@ function take(entry: Entry, given: Answer): void {
       ? SLOWEST_SECONDS
       : Math.min(SLOWEST_SECONDS, Math.max(10, Number.isFinite(every) ? every : 30) * 2 ** (entry.failures - 1));
   entry.dueAt = at + wait * 1000;
+  judge();
 }
 
 function everyOf(entry: Entry): number {

@@ -2,6 +2,17 @@
 
 export type Json = Readonly<Record<string, unknown>>;
 
+/**
+ * What a field tells where its absence says something: undefined that nothing stands there, null that something does
+ * which cannot be read. That is unknown, and not none.
+ */
+export type Told<T> = T | null | undefined;
+
+/** Reads a field so, by one of the readers below. */
+export function told<T>(value: unknown, read: (value: unknown) => T | undefined): Told<T> {
+  return value === undefined || value === null ? undefined : (read(value) ?? null);
+}
+
 /** Longer names and sentences are cut: nobody reads on, and they would push everything else away. */
 const LONGEST_TEXT = 600;
 /** Larger figures are none of ours, and would widen every table. */
@@ -59,13 +70,27 @@ export function texts(value: unknown): readonly string[] {
   return list(value).flatMap((item) => text(item) ?? []);
 }
 
+/** Gives each row a key of its own, by what names it: what should be one of a kind may not be. */
+export function keyMaker(): (name: string | undefined) => string {
+  const taken = new Set<string>();
+  return (name = "row") => {
+    let key = name;
+    for (let n = 2; taken.has(key); n++) key = `${name} (${n})`;
+    taken.add(key);
+    return key;
+  };
+}
+
 export function flag(value: unknown): boolean | undefined {
   return typeof value === "boolean" ? value : undefined;
 }
 
+/** As every answer of ours writes it; browsers read much else as some date. */
+const MOMENT = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})$/i;
+
 /** A moment, in milliseconds since 1970. */
 export function moment(value: unknown): number | undefined {
-  if (typeof value !== "string") return undefined;
+  if (typeof value !== "string" || !MOMENT.test(value)) return undefined;
   const at = Date.parse(value);
   return Number.isNaN(at) ? undefined : at;
 }

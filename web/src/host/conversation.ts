@@ -1,12 +1,11 @@
 // The page inside a host's frame: MCP Apps (protocol 2026-01-26), which is JSON-RPC over postMessage to the window above.
 import { type Json, list, record, text, texts } from "../data/shapes";
-import { type Answer, answerOf, filling, type Host, jsonIn, type Opening, trouble } from "./host";
+import { type Answer, answerOf, filling, type Host, jsonIn, muted, NO_CALLS, type Opening, trouble } from "./host";
 
 const PROTOCOL = "2026-01-26";
 /** Longer than any tool of ours waits, and than a person takes to answer a question of the server. */
 const LONGEST_CALL_MS = 15 * 60_000;
 const ASIDE_MS = 15_000;
-const NO_CALLS = "It lets pages make no calls. Ask for it in the conversation.";
 
 interface Pending {
   readonly settle: (result: Json) => void;
@@ -102,6 +101,7 @@ export function conversation(
       LONGEST_CALL_MS,
     );
     abilities = record(hello.hostCapabilities);
+    muted.value = abilities.serverTools === undefined;
     takeContext(record(hello.hostContext));
     send({ method: "ui/notifications/initialized", params: {} });
     tellSize(send);
@@ -111,7 +111,8 @@ export function conversation(
     kind: "conversation",
     greet,
     async call(name, callArgs): Promise<Answer> {
-      if (abilities.serverTools === undefined) return trouble("refused_by_host", NO_CALLS);
+      muted.value = abilities.serverTools === undefined;
+      if (muted.value) return NO_CALLS;
       try {
         return answerOf(await ask("tools/call", { name, arguments: callArgs }, LONGEST_CALL_MS));
       } catch (error) {

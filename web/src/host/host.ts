@@ -26,6 +26,9 @@ export interface Host {
 /** Whether the page fills the host's window, or could; undefined where it cannot. */
 export const filling = signal<boolean | undefined>(undefined);
 
+/** Whether the host lets the page make no calls: then it shows what the host brings, and nothing that would need one. */
+export const muted = signal(false);
+
 /** The tool call that the page was opened with, in a conversation. */
 export interface Opening {
   readonly tool: string | undefined;
@@ -79,9 +82,15 @@ export function jsonIn(said: unknown): Json | undefined {
   }
 }
 
-export function trouble(code: Trouble, message: string): Answer {
+export function trouble(code: Trouble, message: string): Extract<Answer, { ok: false }> {
   return { ok: false, code, message };
 }
+
+/** What a call comes to where the host lets the page make none. */
+export const NO_CALLS = trouble(
+  "refused_by_host",
+  "It lets pages make no calls: this one shows what was answered, and stays as it is. Ask for more in the conversation.",
+);
 
 /** The code stands at the end of our sentences for models; people see it set apart. */
 function withoutCode(said: string, code: string | undefined): string {

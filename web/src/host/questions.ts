@@ -13,6 +13,8 @@ export interface Field {
 }
 
 export interface Asked {
+  /** Tells it from others, also from one of the same words. */
+  readonly id: number;
   readonly message: string;
   readonly fields: readonly Field[];
   readonly settle: (answer: Json) => void;
@@ -21,6 +23,8 @@ export interface Asked {
 /** The questions that wait, the first of which is shown. */
 export const asked = signal<readonly Asked[]>([]);
 
+let nextId = 1;
+
 /** Shows a question, and returns the answer as the protocol wants it. */
 export function askPerson(request: Json): Promise<Json> {
   const params = record(request.params);
@@ -28,6 +32,7 @@ export function askPerson(request: Json): Promise<Json> {
     return Promise.resolve({ action: "cancel" });
   return new Promise((resolve) => {
     const question: Asked = {
+      id: nextId++,
       message: lines(params.message) ?? "The server asks whether to go on, and does not say what about.",
       fields: fieldsOf(record(params.requestedSchema)),
       settle(answer) {

@@ -55,7 +55,7 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
         )}
         {parts.map((part, i) =>
           cursor !== undefined && !((part.values[cursor] ?? 0) > 0) ? null : (
-            <span key={part.label} class={`key block p${i}`}>
+            <span key={i} class={`key block p${i}`}>
               <bdi>{part.label.slice(0, 60)}</bdi>
               {cursor !== undefined && <strong> {value(part.values[cursor] ?? 0)}</strong>}
             </span>
@@ -86,14 +86,7 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
                 const [bottom, top] = [y(below), y(below + amount)];
                 below += amount;
                 return (
-                  <rect
-                    key={part.label}
-                    class={`p${j}`}
-                    x={left}
-                    y={top}
-                    width={thick}
-                    height={Math.max(1, bottom - top)}
-                  />
+                  <rect key={j} class={`p${j}`} x={left} y={top} width={thick} height={Math.max(1, bottom - top)} />
                 );
               })}
               {(bars.length - 1 - i) % named === 0 && (
@@ -114,8 +107,8 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
               <tr>
                 <th scope="col">Day</th>
                 <th scope="col">In all</th>
-                {parts.map((part) => (
-                  <th key={part.label} scope="col">
+                {parts.map((part, i) => (
+                  <th key={i} scope="col">
                     <bdi>{part.label.slice(0, 60)}</bdi>
                   </th>
                 ))}
@@ -126,8 +119,8 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
                 <tr key={bar.full}>
                   <th scope="row">{bar.full}</th>
                   <td>{value(sums[i] ?? 0)}</td>
-                  {parts.map((part) => (
-                    <td key={part.label}>{value(part.values[i] ?? 0)}</td>
+                  {parts.map((part, j) => (
+                    <td key={j}>{value(part.values[i] ?? 0)}</td>
                   ))}
                 </tr>
               ))}

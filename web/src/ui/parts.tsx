@@ -1,19 +1,23 @@
 // The small parts that views are made of: panels, states, figures, badges, buttons.
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import type { Failure, State } from "../data/readings";
+import { type Failure, isSaidAbove, type State } from "../data/readings";
+import { type Json, text } from "../data/shapes";
 import { plural, UNKNOWN } from "../format";
 import { Icon, type IconName } from "./icons";
 
 export type Tone = "good" | "warn" | "bad" | "accent" | "plain";
 
+/** `of` is what it is made of: where the page says above why there is nothing, it is not there. */
 export function Panel(props: {
   title?: string;
   note?: ComponentChildren;
   side?: ComponentChildren;
   children: ComponentChildren;
   flush?: boolean;
+  of?: readonly State[];
 }) {
+  if (props.of !== undefined && isEmptyAs(props.of)) return null;
   return (
     <section class={`panel${props.flush ? " flush" : ""}`} aria-label={props.title}>
       {props.title !== undefined && (
@@ -46,8 +50,8 @@ export function Figure(props: { label: string; value: string; note?: ComponentCh
   );
 }
 
-export function Figures({ children }: { children: ComponentChildren }) {
-  return (
+export function Figures({ of, children }: { of: readonly State[]; children: ComponentChildren }) {
+  return isEmptyAs(of) ? null : (
     <div class="figures panel">
       <dl>{children}</dl>
     </div>
@@ -138,6 +142,12 @@ export function Unread({ rows, what = "row", flush }: { rows: number; what?: str
   return <p class={`${flush ? "aside " : ""}small warn-text`}>{plural(rows, what)} could not be read.</p>;
 }
 
+/** What a list lacks, in the server's words. */
+export function Incomplete({ data }: { data: Json }) {
+  const said = text(data.incomplete);
+  return said === undefined ? null : <p class="aside small warn-text foreign">{said}</p>;
+}
+
 /** Grey bars where rows will stand. */
 export function Loading({ rows = 3, label }: { rows?: number; label: string }) {
   return (
@@ -180,12 +190,28 @@ export function lacksKey({ data, failure }: State): boolean {
   return data === undefined && (failure?.code === "api_key_missing" || failure?.code === "api_key_refused");
 }
 
-/** Why none of these readings has anything, where it is the same for all: then a view says it once. */
-export function sameFailure(...states: readonly State[]): Failure | undefined {
-  const why = states[0]?.failure;
-  const isSame = ({ data, failure }: State): boolean =>
-    data === undefined && failure?.code === why?.code && failure?.message === why?.message;
-  return states.every(isSame) ? why : undefined;
+/** Whether none of these readings has anything, and the page says above why. */
+export function isEmptyAs(states: readonly State[]): boolean {
+  return states.every(({ data }) => data === undefined) && isSaidAbove(...states);
+}
+
+/** Why nothing can be read now, said once for the whole page. */
+export function CutOff({ failure, hasData, again }: { failure: Failure; hasData: boolean; again?: () => void }) {
+  if (!hasData) return <Trouble failure={failure} {...(again === undefined ? {} : { again })} />;
+  return (
+    <p class="stale" role="status">
+      <Icon name="warning" />
+      <span>
+        {again === undefined ? "" : "Not read anew: "}
+        <span class="foreign">{failure.message}</span>
+      </span>
+      {again !== undefined && (
+        <Button kind="link" onPress={again}>
+          Try again
+        </Button>
+      )}
+    </p>
+  );
 }
 
 /** In place of a view of the account, where there is no key for it. */
@@ -218,7 +244,10 @@ export function Read(props: {
   again?: () => void;
   children: (data: NonNullable<State["data"]>) => ComponentChildren;
 }) {
-  const { data, failure } = props.state;
+  const { data } = props.state;
+  const isSaid = isSaidAbove(props.state);
+  const failure = isSaid ? undefined : props.state.failure;
+  if (data === undefined && isSaid) return null;
   const again = props.again === undefined ? {} : { again: props.again };
   if (data === undefined)
     return failure === undefined ? (

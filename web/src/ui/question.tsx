@@ -6,7 +6,7 @@ import { Button } from "./parts";
 
 export function Questions() {
   const question = asked.value[0];
-  return question === undefined ? null : <Dialog key={question.message} question={question} />;
+  return question === undefined ? null : <Dialog key={question.id} question={question} />;
 }
 
 function Dialog({ question }: { question: Question }) {

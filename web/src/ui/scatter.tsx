@@ -94,7 +94,7 @@ export function Scatter({ label, marks, xTitle, x, y, said, onChoose, height = 3
           {xTitle}
         </text>
         {placed.map(({ mark, left, top, end }, i) => (
-          <g key={mark.name} class={`mark${cursor === undefined || cursor === i ? "" : " faint"}`}>
+          <g key={i} class={`mark${cursor === undefined || cursor === i ? "" : " faint"}`}>
             {end < top && <line x1={left} x2={left} y1={top} y2={end} />}
             <circle cx={left} cy={top} r={cursor === i ? 5.5 : 4} />
             {(cursor === undefined ? named.has(i) : cursor === i) && (
@@ -113,8 +113,8 @@ export function Scatter({ label, marks, xTitle, x, y, said, onChoose, height = 3
       <details class="equal">
         <summary>As a list</summary>
         <ul class="scroll">
-          {sorted.map((mark) => (
-            <li key={mark.name}>
+          {sorted.map((mark, i) => (
+            <li key={i}>
               <bdi>{said(mark)}</bdi>
             </li>
           ))}

@@ -1,6 +1,6 @@
 // What all pods burn together, as a figure: list_pods and get_balance both tell it, so that one stands in for the other.
 import type { State } from "../data/readings";
-import { type Json, number, unreadRows } from "../data/shapes";
+import { type Json, number, told, unreadRows } from "../data/shapes";
 import { plural, price, usd } from "../format";
 import { Figure } from "../ui/parts";
 
@@ -13,7 +13,9 @@ export function Burning({ from }: { from: readonly State[] }) {
 }
 
 function noteOf(data: Json | undefined, burn: number): string {
-  const unpriced = (number(data?.unpriced_pods) ?? 0) + (number(data?.unknown_billing_pods) ?? 0);
+  const counts = [told(data?.unpriced_pods, number), told(data?.unknown_billing_pods, number)];
+  if (counts.includes(null)) return "at least: some pods may be unpriced";
+  const unpriced = counts.reduce<number>((sum, each) => sum + (each ?? 0), 0);
   if (unpriced > 0) return `at least: ${plural(unpriced, "pod")} unpriced`;
   const unread = unreadRows(data?.pods);
   return unread > 0 ? `at least: ${plural(unread, "pod")} not read` : `${usd(burn * 24)} a day`;

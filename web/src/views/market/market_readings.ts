@@ -1,7 +1,20 @@
 // What the Market view reads, what people want of an offer, and what it makes of the answers.
 import { signal } from "@preact/signals";
 import type { Spec } from "../../data/readings";
-import { flag, type Json, list, moment, number, record, records, text, unreadRows } from "../../data/shapes";
+import {
+  flag,
+  type Json,
+  keyMaker,
+  list,
+  moment,
+  number,
+  record,
+  records,
+  type Told,
+  text,
+  told,
+  unreadRows,
+} from "../../data/shapes";
 import type { Point } from "../../ui/chart";
 
 export const PRICES: Spec = { tool: "get_gpu_prices", everySeconds: 60 };
@@ -176,7 +189,7 @@ export interface Lowest {
 }
 
 export interface GpuType {
-  /** Its name, or its place where it has none. */
+  /** What tells it from the others. */
   readonly key: string;
   readonly name: string | undefined;
   readonly vramGb: number | undefined;
@@ -187,16 +200,17 @@ export interface GpuType {
   readonly medianUsd: number | undefined;
   readonly q3Usd: number | undefined;
   readonly maxUsd: number | undefined;
-  readonly seenSince: number | undefined;
+  readonly seenSince: Told<number>;
   readonly lastDay: Lowest | undefined;
   readonly lastWeek: Lowest | undefined;
 }
 
 export function typesOf(data: Json | undefined): readonly GpuType[] {
-  return records(data?.gpu_types).map((given, i) => {
+  const keyOf = keyMaker();
+  return records(data?.gpu_types).map((given) => {
     const past = record(given.past);
     return {
-      key: text(given.gpu_type) ?? `type ${i}`,
+      key: keyOf(text(given.gpu_type)),
       name: text(given.gpu_type),
       vramGb: positive(given.vram_gb),
       freeGpus: countOf(given.free_gpus),
@@ -206,7 +220,7 @@ export function typesOf(data: Json | undefined): readonly GpuType[] {
       medianUsd: positive(given.median_usd),
       q3Usd: positive(given.q3_usd),
       maxUsd: positive(given.max_usd),
-      seenSince: moment(past.seen_since),
+      seenSince: told(past.seen_since, moment),
       lastDay: lowestOf(past.lowest_last_day),
       lastWeek: lowestOf(past.lowest_last_week),
     };
@@ -230,19 +244,51 @@ export interface History {
   readonly median: readonly Point[];
 }
 
-/** Earlier prices of each type, by its name. */
+/** A type that was for rent within the last week, and is not now. */
+export interface Gone {
+  readonly key: string;
+  readonly name: string;
+  readonly lastSeen: Told<number>;
+  readonly lastDay: Lowest | undefined;
+  readonly lastWeek: Lowest | undefined;
+}
+
+export function goneOf(data: Json | undefined): readonly Gone[] {
+  const keyOf = keyMaker();
+  return records(data?.gone).flatMap((given) => {
+    const [name, past] = [text(given.gpu_type), record(given.past)];
+    if (name === undefined) return [];
+    return {
+      key: keyOf(name),
+      name,
+      lastSeen: told(given.last_seen, moment),
+      lastDay: lowestOf(past.lowest_last_day),
+      lastWeek: lowestOf(past.lowest_last_week),
+    };
+  });
+}
+
+/** Rows of types that are gone, of which not even the name is told. */
+export function unreadGone(data: Json | undefined): number {
+  return unreadRows(data?.gone, (row) => text(row.gpu_type) !== undefined);
+}
+
+/** Earlier prices of each type, by its name, also of those that are gone. */
 export function historiesOf(data: Json | undefined): ReadonlyMap<string, History> {
   const found = new Map<string, History>();
-  for (const given of records(data?.gpu_types)) {
+  for (const given of [...records(data?.gpu_types), ...records(data?.gone)]) {
     const name = text(given.gpu_type);
     const history = record(record(given.past).history);
     const at = list(history.at).map(moment);
-    const points = (values: unknown): readonly Point[] => {
+    const points = (values: unknown, others: readonly Point[] = []): readonly Point[] => {
       const ys = list(values);
-      return at.flatMap((x, i) => (x === undefined ? [] : [{ x, y: positive(ys[i]) }])).sort((a, b) => a.x - b.x);
+      const own = at.flatMap((x, i) => (x === undefined ? [] : [{ x, y: positive(ys[i]) }]));
+      return [...others, ...own].sort((a, b) => a.x - b.x);
     };
-    const lowest = points(history.lowest_usd);
-    if (name !== undefined && lowest.length > 0) found.set(name, { lowest, median: points(history.median_usd) });
+    const other = found.get(name ?? "");
+    const lowest = points(history.lowest_usd, other?.lowest);
+    if (name !== undefined && lowest.length > 0)
+      found.set(name, { lowest, median: points(history.median_usd, other?.median) });
   }
   return found;
 }

@@ -1,13 +1,14 @@
 // Offers: what is for rent now, filtered, sorted and paged by the server, so that the page stays as quick with thousands.
 import { useMemo, useRef, useState } from "preact/hooks";
 import { refresh, useReading } from "../../data/readings";
-import { policy } from "../../data/server";
+import { isOffered } from "../../data/server";
 import { type Json, number, text } from "../../data/shapes";
 import { count, gb, plural, price, UNKNOWN } from "../../format";
+import { muted } from "../../host/host";
 import { Chips, ChoiceField, TextField } from "../../ui/field";
 import { Icon } from "../../ui/icons";
 import { Pager, usePages } from "../../ui/pager";
-import { Badge, Button, Copy, Empty, Panel, Read, Unread } from "../../ui/parts";
+import { Badge, Button, Copy, Empty, Incomplete, isEmptyAs, Panel, Read, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import { useWidth } from "../../ui/width";
 import {
@@ -40,6 +41,7 @@ export function Offers() {
   const shown = waits ? { ...state, data: before.current } : state;
   const [chosen, setChosen] = useState<Offer>();
   const total = number(shown.data?.total);
+  if (muted.value && isEmptyAs([shown])) return null;
   return (
     <div id="offers">
       <Panel
@@ -51,13 +53,13 @@ export function Offers() {
             : `${plural(total, "node")} with free GPUs${isEmpty(wishes) ? "" : " that fit"}`
         }
       >
-        <Filters />
+        {!muted.value && <Filters />}
         <div class={waits ? "waits" : undefined} aria-busy={waits}>
           <Read state={shown} label="offers" rows={8} again={() => void refresh("list_gpus")}>
             {(data) => <Listed data={data} choose={setChosen} />}
           </Read>
         </div>
-        {shown.data !== undefined && (
+        {shown.data !== undefined && !muted.value && (
           <Pager
             label="offers"
             pages={pages}
@@ -85,15 +87,22 @@ function Listed({ data, choose }: { data: Json; choose: (offer: Offer) => void }
   const [open, setOpen] = useState<string>();
   const said = text(data.next);
   const unread = unreadOffers(data);
-  if (offers.length === 0 && unread > 0) return <Unread rows={unread} what="offer" flush />;
   if (offers.length === 0)
     return (
-      <Empty title={isEmpty(wanted.value) ? "Nothing is for rent now" : "No offer fits these wishes"} icon="search">
-        <span class="foreign">{said ?? "Take something off, or look again later."}</span>
-      </Empty>
+      <>
+        {unread > 0 ? (
+          <Unread rows={unread} what="offer" flush />
+        ) : (
+          <Empty title={isEmpty(wanted.value) ? "Nothing is for rent now" : "No offer fits these wishes"} icon="search">
+            <span class="foreign">{said ?? "Take something off, or look again later."}</span>
+          </Empty>
+        )}
+        <Incomplete data={data} />
+      </>
     );
   return (
     <>
+      <Incomplete data={data} />
       {said !== undefined && <p class="aside foreign small">{said}</p>}
       <Unread rows={unread} what="offer" flush />
       <Table
@@ -197,8 +206,8 @@ function columnsOf(choose: (offer: Offer) => void): readonly Column<Offer>[] {
 }
 
 function PriceIt({ offer, choose }: { offer: Offer; choose: (offer: Offer) => void }) {
-  const word = policy.value?.readOnly ? "Price" : "Rent";
-  return (
+  const word = isOffered("rent_pod") ? "Rent" : "Price";
+  return muted.value ? null : (
     <Button
       label={`${word} ${offer.gpuType?.slice(0, 60) ?? "it"}, ${price(offer.pricePerHourUsd)} an hour`}
       onPress={() => choose(offer)}

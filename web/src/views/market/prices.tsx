@@ -1,16 +1,18 @@
 // Prices per GPU type: what is free, what it costs, and whether that is cheap.
 import { scaleLog } from "d3-scale";
 import { useMemo, useRef, useState } from "preact/hooks";
-import { now, refresh, useReading } from "../../data/readings";
-import { type Json, number, text, texts, unreadRows } from "../../data/shapes";
+import { isSaidAbove, now, refresh, useReading } from "../../data/readings";
+import { type Json, number, text, texts, told, unreadRows } from "../../data/shapes";
 import { ago, clock, count, fullTime, gb, plural, price, UNKNOWN, usd } from "../../format";
+import { muted } from "../../host/host";
 import { type Series, Spark, TimeChart } from "../../ui/chart";
 import { Chips } from "../../ui/field";
-import { Badge, Button, Empty, Panel, Read, Unread } from "../../ui/parts";
+import { Badge, Button, Empty, Incomplete, Panel, Read, Unread } from "../../ui/parts";
 import { type Mark, Scatter } from "../../ui/scatter";
 import { Spread } from "../../ui/spread";
 import { type Column, Table } from "../../ui/table";
 import { useWidth } from "../../ui/width";
+import { GoneTypes } from "./gone";
 import {
   againstUsual,
   type GpuType,
@@ -41,14 +43,18 @@ export function Prices() {
   const state = useReading(PRICES);
   const past = useReading(historySpec(days));
   const histories = useMemo(() => historiesOf(past.data), [past.data]);
-  const missing = state.data === undefined ? [] : [...texts(past.data?.warnings), past.failure?.message ?? []].flat();
+  const missing =
+    state.data === undefined
+      ? []
+      : [...texts(past.data?.warnings), isSaidAbove(past) ? [] : (past.failure?.message ?? [])].flat();
   return (
     <div class={state.data === undefined ? "view" : "sides"}>
       <Panel
         title="Prices"
         flush
         note={<Aged data={state.data} />}
-        side={<Chips label="Prices of" value={days} onValue={setDays} choices={DAYS} />}
+        side={!muted.value && <Chips label="Prices of" value={days} onValue={setDays} choices={DAYS} />}
+        of={[state]}
       >
         {missing.map((said) => (
           <p key={said} class="aside foreign small">
@@ -106,12 +112,10 @@ function AgainstMemory({ data }: { data: Json }) {
 }
 
 function Aged({ data }: { data: Json | undefined }) {
-  const seconds = number(data?.read_seconds_ago);
-  return (
-    <>
-      per GPU and hour{seconds !== undefined && seconds >= 60 && `, read ${ago(now.value - seconds * 1000, now.value)}`}
-    </>
-  );
+  const seconds = told(data?.read_seconds_ago, number);
+  const isOld = seconds === null || (seconds ?? 0) >= 60;
+  const when = seconds === null ? "at a time that cannot be read" : ago(now.value - (seconds ?? 0) * 1000, now.value);
+  return <>per GPU and hour{isOld && `, read ${when}`}</>;
 }
 
 function Types(props: { data: Json; histories: ReadonlyMap<string, History>; past: boolean; days: number }) {
@@ -125,18 +129,28 @@ function Types(props: { data: Json; histories: ReadonlyMap<string, History>; pas
   const shown = useMemo(() => (all ? types : types.slice(0, first)), [types, all, first]);
   const columns = useMemo(() => columnsOf(shown, histories, past, days), [shown, histories, past, days]);
   const unread = unreadRows(data.gpu_types);
-  if (types.length === 0 && unread > 0) return <Unread rows={unread} flush />;
+  const gone = <GoneTypes data={data} histories={histories} />;
+  const incomplete = <Incomplete data={data} />;
   if (types.length === 0)
     return (
-      <Empty title="Nothing is for rent now" icon="box">
-        {text(data.next) ?? "Lium lists no free GPU, or its list could not be read."}
-      </Empty>
+      <>
+        {unread > 0 ? (
+          <Unread rows={unread} flush />
+        ) : (
+          <Empty title="Nothing is for rent now" icon="box">
+            {text(data.next) ?? "Lium lists no free GPU, or its list could not be read."}
+          </Empty>
+        )}
+        {incomplete}
+        {gone}
+      </>
     );
   const since = types.flatMap((type) => type.seenSince ?? []);
   const begun = since.length === 0 ? undefined : Math.min(...since);
   return (
     <div ref={box}>
       <Unread rows={unread} flush />
+      {incomplete}
       <Table
         label="prices"
         rows={shown}
@@ -159,6 +173,7 @@ function Types(props: { data: Json; histories: ReadonlyMap<string, History>; pas
             : `This server has kept a sample every ten minutes while it was used, since ${clock(begun, now.value)}.`}
         </span>
       </p>
+      {gone}
     </div>
   );
 }
@@ -305,7 +320,7 @@ function Detail({ type, history, days }: { type: GpuType; history: History | und
           value={`${count(type.freeGpus)} GPUs${type.nodes === undefined ? "" : ` on ${plural(type.nodes, "node")}`}`}
         />
       </dl>
-      {type.name !== undefined && (
+      {type.name !== undefined && !muted.value && (
         <Button icon="search" onPress={() => showOffers(type.name ?? "")}>
           Show its offers
         </Button>
@@ -329,6 +344,7 @@ function ofLowest(lowest: Lowest | undefined): string {
 }
 
 function showOffers(gpuType: string): void {
+  if (muted.value) return;
   wanted.value = { ...wanted.value, gpu_type: gpuType };
   document.getElementById("offers")?.scrollIntoView({ block: "start" });
 }

@@ -1,8 +1,9 @@
 // One offer: what it would cost for so many GPUs and hours, and the button that asks the server to rent it.
 import { useMemo, useRef, useState } from "preact/hooks";
 import { act, underWay } from "../../data/actions";
+import { againstRent } from "../../data/limits";
 import { now, refresh, type Spec, useReading } from "../../data/readings";
-import { policy } from "../../data/server";
+import { isOffered, policy } from "../../data/server";
 import { number, record, text } from "../../data/shapes";
 import { count, hours as hoursInWords, price, usd } from "../../format";
 import { useHost } from "../../host/use_host";
@@ -10,6 +11,7 @@ import { show } from "../../navigation";
 import { Chips, ChoiceField, OwnHours, TextField } from "../../ui/field";
 import { Button, Read } from "../../ui/parts";
 import { Sheet } from "../../ui/sheet";
+import { Refusals, useBounds } from "../refusals";
 import { countsOf, type Offer, type Quote, quoteOf } from "./market_readings";
 
 const RESTS_MS = 350;
@@ -46,7 +48,8 @@ export function RentSheet({
   };
   const state = useReading(spec);
   const host = useHost();
-  const readOnly = policy.value?.readOnly === true;
+  const onlyPriced = !isOffered("rent_pod");
+  const bounds = useBounds();
   const busy = underWay.value.has(`rent_pod ${offer.id}`);
   const quote = state.data === undefined ? undefined : quoteOf(state.data);
   const rent = (quoted: Quote): void => {
@@ -79,7 +82,7 @@ export function RentSheet({
   };
   return (
     <Sheet
-      title={readOnly ? "What it would cost" : "Rent it"}
+      title={onlyPriced ? "What it would cost" : "Rent it"}
       about={`${offer.gpuType ?? "GPUs"}${offer.country === undefined ? "" : `, ${offer.country}`}${offer.tier === undefined ? "" : `, ${offer.tier}`}`}
       close={close}
     >
@@ -92,7 +95,7 @@ export function RentSheet({
             choices={counts.map((each) => [String(each), String(each)])}
           />
         )}
-        {!readOnly && <TextField title="Name of the pod" value={name} onValue={setName} required />}
+        {!onlyPriced && <TextField title="Name of the pod" value={name} onValue={setName} required />}
       </div>
       <div class="field titled">
         <span>For how long</span>
@@ -107,15 +110,31 @@ export function RentSheet({
             }}
             choices={HOURS}
           />
-          <OwnHours most={readOnly ? MOST_PRICED_HOURS : MOST_RENTED_HOURS} onValue={setOther} />
+          <OwnHours most={onlyPriced ? MOST_PRICED_HOURS : MOST_RENTED_HOURS} onValue={setOther} />
         </div>
       </div>
       <Read state={state} label="the price" rows={3} again={() => void refresh("quote_rental")}>
         {(data) => <Quoted quote={quoteOf(data)} />}
       </Read>
+      {onlyPriced ? (
+        <p class="small quiet">
+          {policy.value?.readOnly ? "This server is read-only" : "This server does not offer rent_pod"}: nothing is
+          rented here.
+        </p>
+      ) : (
+        bounds !== undefined && (
+          <Refusals
+            found={againstRent(
+              bounds,
+              { pricePerHourUsd: quote?.pricePerHourUsd, hours, gpuType: offer.gpuType, country: offer.country },
+              now.value,
+            )}
+          />
+        )
+      )}
       <footer>
-        <Button onPress={close}>{readOnly ? "Close" : "Cancel"}</Button>
-        {!readOnly && (
+        <Button onPress={close}>{onlyPriced ? "Close" : "Cancel"}</Button>
+        {!onlyPriced && (
           <Button
             kind="main"
             busy={busy}
@@ -131,7 +150,9 @@ export function RentSheet({
 }
 
 export function Quoted({ quote }: { quote: Quote }) {
-  const short = quote.balanceUsd !== undefined && quote.totalUsd !== undefined && quote.balanceUsd < quote.totalUsd;
+  const { balanceUsd, mustExceedUsd } = quote;
+  const short = balanceUsd !== undefined && quote.totalUsd !== undefined && balanceUsd < quote.totalUsd;
+  const isTooLow = balanceUsd !== undefined && mustExceedUsd !== undefined && balanceUsd <= mustExceedUsd;
   return (
     <div class="quote">
       <p class="total" role="status">
@@ -142,8 +163,8 @@ export function Quoted({ quote }: { quote: Quote }) {
       </p>
       {quote.lines.length > 0 && (
         <ul class="rows small">
-          {quote.lines.map((line) => (
-            <li key={`${line.item} ${line.made}`} class="line">
+          {quote.lines.map((line, i) => (
+            <li key={i} class="line">
               <span class="foreign">{line.item}</span>
               <span class="quiet foreign">{line.made}</span>
               <span class="push">{usd(line.usd)}</span>
@@ -158,9 +179,12 @@ export function Quoted({ quote }: { quote: Quote }) {
       {quote.pricePerHourUsd === undefined && (
         <p class="banner warn">What it costs is not known, so it cannot be rented here.</p>
       )}
-      {short && <p class="banner warn">The balance does not last so long.</p>}
-      {quote.warnings.map((warning) => (
-        <p key={warning} class="banner foreign small">
+      {isTooLow && (
+        <p class="banner warn">Lium will refuse it: the balance must be above {usd(mustExceedUsd)} for a rent.</p>
+      )}
+      {short && !isTooLow && <p class="banner warn">The balance does not last so long.</p>}
+      {quote.warnings.map((warning, i) => (
+        <p key={i} class="banner foreign small">
           {warning}
         </p>
       ))}

@@ -1,6 +1,6 @@
 // How the balance goes on from now, if nothing is rented, added or removed but by the removal times that are set.
 import type { Point } from "../../ui/chart";
-import type { Pod } from "../pods/pod_readings";
+import { isEndless, isUndated, type Pod } from "../pods/pod_readings";
 
 const HOUR_MS = 3_600_000;
 /** Farther ahead nothing is foreseen. */
@@ -22,8 +22,9 @@ export interface Forecast {
   readonly lastRemovalAt: number | undefined;
   /** Billing pods whose price nobody says: the balance goes faster than drawn. */
   readonly unpriced: number;
-  /** Pods that have no removal time. */
+  /** Pods that have no removal time, and those whose time cannot be read. */
   readonly endless: number;
+  readonly undated: number;
 }
 
 /** Of a pod: whether it bills, as far as that is told. */
@@ -36,11 +37,12 @@ export function forecast(balanceUsd: number, pods: readonly Pod[], now: number):
   const priced = billing.flatMap(({ pricePerHourUsd: usd, removalAt }) =>
     usd === undefined || usd < 0
       ? []
-      : [{ usd, removalAt: removalAt === undefined ? undefined : Math.max(removalAt, now) }],
+      : [{ usd, removalAt: typeof removalAt === "number" ? Math.max(removalAt, now) : undefined }],
   );
   const burnUsd = priced.reduce((sum, { usd }) => sum + usd, 0);
   const removals = priced.flatMap(({ removalAt }) => removalAt ?? []).sort((a, b) => a - b);
-  const endless = billing.filter(({ removalAt }) => removalAt === undefined).length;
+  const undated = billing.filter(isUndated).length;
+  const endless = billing.filter(isEndless).length;
   const burnAfter = (at: number): number =>
     priced.reduce((sum, pod) => (pod.removalAt !== undefined && pod.removalAt <= at ? sum : sum + pod.usd), 0);
 
@@ -61,7 +63,7 @@ export function forecast(balanceUsd: number, pods: readonly Pod[], now: number):
       if (next > now) withRemovals.push({ x: next, y: left });
     }
   }
-  const allEnd = endless === 0 && endsAt === undefined;
+  const allEnd = endless + undated === 0 && endsAt === undefined;
   const runsUntil = burnUsd > 0 && balanceUsd > 0 ? now + (balanceUsd / burnUsd) * HOUR_MS : now;
   const horizon = Math.min(now + MOST_MS, endsAt ?? Math.max(removals.at(-1) ?? now, runsUntil));
   const drawn = upTo(withRemovals, horizon);
@@ -78,6 +80,7 @@ export function forecast(balanceUsd: number, pods: readonly Pod[], now: number):
     lastRemovalAt: allEnd ? removals.at(-1) : undefined,
     unpriced: billing.length - priced.length,
     endless,
+    undated,
   };
 }
 

@@ -1,8 +1,7 @@
 // The limits of this server: what is allowed, used and left.
+import { inUnits, type Limit, limitsOf } from "../../data/limits";
 import { flag, isNoList, type Json, text, unreadRows } from "../../data/shapes";
-import { count, hours, usd } from "../../format";
 import { Meter, Unread } from "../../ui/parts";
-import { type Limit, limitsOf } from "./money_readings";
 
 const NEARLY = 0.85;
 /** What the note says of a figure that the page does not show. */
@@ -26,8 +25,8 @@ export function Limits({ data }: { data: Json }) {
         </p>
       ) : (
         <ul class="limits">
-          {limits.map((limit) => (
-            <OneLimit key={limit.name} limit={limit} />
+          {limits.map((limit, i) => (
+            <OneLimit key={i} limit={limit} />
           ))}
         </ul>
       )}
@@ -37,26 +36,16 @@ export function Limits({ data }: { data: Json }) {
 }
 
 function OneLimit({ limit }: { limit: Limit }) {
-  const words = (value: number | undefined): string => {
-    switch (limit.unit) {
-      case "usd":
-        return usd(value);
-      case "usd_per_hour":
-        return value === undefined ? usd(value) : `${usd(value)}/h`;
-      case "hours":
-        return hours(value);
-      default:
-        return count(value);
-    }
-  };
   const { allowed, used, left, only } = limit;
-  const share = allowed === undefined || used === undefined ? undefined : allowed > 0 ? used / allowed : 1;
+  const words = (value: typeof used): string => inUnits(value, limit.unit);
+  const share = allowed === undefined || typeof used !== "number" ? undefined : allowed > 0 ? used / allowed : 1;
   return (
     <li>
       <div class="line">
         <span class="foreign">{limit.title}</span>
         <span class="push foreign strong">{only ?? `at most ${words(allowed)}`}</span>
       </div>
+      {used === null && <p class="small warn-text">How much of it is used cannot be read.</p>}
       {share !== undefined && (
         <>
           <Meter

@@ -1,7 +1,18 @@
 // What the Money view reads, and what it makes of the answers.
 import { signal } from "@preact/signals";
 import type { Spec } from "../../data/readings";
-import { flag, type Json, moment, number, records, text, unreadRows } from "../../data/shapes";
+import {
+  flag,
+  type Json,
+  keyMaker,
+  moment,
+  number,
+  records,
+  type Told,
+  text,
+  told,
+  unreadRows,
+} from "../../data/shapes";
 
 const DAY_MS = 86_400_000;
 const MOST_DAYS = 366;
@@ -40,24 +51,78 @@ export type ByDay = ReadonlyMap<string, number> | undefined;
 
 function byDayOf(value: unknown): ByDay {
   if (!Array.isArray(value)) return undefined;
-  return new Map(
-    records(value).flatMap((given) => {
-      const [day, usd] = [text(given.day), number(given.total_usd)];
-      return day === undefined || usd === undefined ? [] : [[day, usd] as const];
-    }),
-  );
+  const byDay = new Map<string, number>();
+  for (const given of records(value)) {
+    const [day, usd] = [text(given.day), number(given.total_usd)];
+    if (day !== undefined && usd !== undefined) byDay.set(day, (byDay.get(day) ?? 0) + usd);
+  }
+  return byDay;
 }
 
 export interface PodCharge {
-  readonly id: string;
+  /** What tells it from the others of its page. */
+  readonly key: string;
+  readonly id: string | undefined;
   readonly name: string | undefined;
   readonly gpu: string | undefined;
   readonly totalUsd: number | undefined;
   readonly hours: number | undefined;
   readonly running: boolean;
-  readonly createdAt: number | undefined;
-  readonly removedAt: number | undefined;
+  readonly createdAt: Told<number>;
+  readonly removedAt: Told<number>;
   readonly days: ByDay;
+}
+
+/** What was charged for pods, as rows tell it: those of one pod stand in one. */
+function podsOf(rows: readonly Json[]): readonly PodCharge[] {
+  const keyOf = keyMaker();
+  const byId = new Map<string, PodCharge>();
+  for (const given of rows) {
+    const id = text(given.pod_id);
+    const row: PodCharge = {
+      key: "",
+      id,
+      name: text(given.name),
+      gpu: text(given.gpu),
+      totalUsd: number(given.total_usd),
+      hours: number(given.billed_hours),
+      running: flag(given.running) ?? false,
+      createdAt: told(given.created_at, moment),
+      removedAt: told(given.removed_at, moment),
+      days: byDayOf(given.days),
+    };
+    const other = id === undefined ? undefined : byId.get(id);
+    if (other === undefined) {
+      const key = keyOf(id);
+      byId.set(id ?? key, { ...row, key });
+    } else byId.set(other.key, together(other, row));
+  }
+  return [...byId.values()];
+}
+
+function together(one: PodCharge, other: PodCharge): PodCharge {
+  return {
+    ...one,
+    name: one.name ?? other.name,
+    gpu: one.gpu ?? other.gpu,
+    totalUsd: sumOf(one.totalUsd, other.totalUsd),
+    hours: sumOf(one.hours, other.hours),
+    running: one.running || other.running,
+    createdAt: one.createdAt ?? other.createdAt,
+    removedAt: one.removedAt ?? other.removedAt,
+    days: one.days && other.days && summed(one.days, other.days),
+  };
+}
+
+/** Undefined where one is not known: what it adds is not zero. */
+function sumOf(one: number | undefined, other: number | undefined): number | undefined {
+  return one === undefined || other === undefined ? undefined : one + other;
+}
+
+function summed(one: ReadonlyMap<string, number>, other: ReadonlyMap<string, number>): ByDay {
+  const all = new Map(one);
+  for (const [day, usd] of other) all.set(day, (all.get(day) ?? 0) + usd);
+  return all;
 }
 
 /** Whether a row says what a day cost. */
@@ -69,7 +134,7 @@ export interface Charges {
   readonly pods: readonly PodCharge[];
   readonly totalUsd: number | undefined;
   /** What was charged and is of no pod. */
-  readonly beyondUsd: number | undefined;
+  readonly beyondUsd: Told<number>;
   /** Pods of the period, also those of other pages. */
   readonly podCount: number | undefined;
   readonly incomplete: string | undefined;
@@ -92,36 +157,24 @@ export interface Charges {
 /** Reads charges; where so many days back were `asked` for, what is of other days is told apart. */
 export function chargesOf(data: Json | undefined, asked?: number): Charges {
   const [first, last] = [text(data?.start_day), text(data?.end_day)];
-  const told = daysBetween(first, last);
-  const wanted = (asked === undefined ? undefined : daysAsked(moment(data?.as_of), asked)) ?? told;
-  const period = told === undefined ? undefined : wanted?.filter((day) => told.includes(day));
+  const answered = daysBetween(first, last);
+  const wanted = (asked === undefined ? undefined : daysAsked(moment(data?.as_of), asked)) ?? answered;
+  const period = answered === undefined ? undefined : wanted?.filter((day) => answered.includes(day));
   const days = byDayOf(data?.days);
   const today = wanted?.at(-1) ?? "";
   const unreadDays = unreadRows(data?.days, isDay);
   return {
     otherPeriod:
-      told !== undefined && (told[0] !== wanted?.[0] || told.at(-1) !== wanted?.at(-1))
+      answered !== undefined && (answered[0] !== wanted?.[0] || answered.at(-1) !== wanted?.at(-1))
         ? `${first} to ${last}`
         : undefined,
     daysElsewhere: wanted === undefined ? [] : [...(days?.keys() ?? [])].filter((day) => !wanted.includes(day)),
     unreadPods: unreadRows(data?.pods),
     unreadDays,
     todayUsd: period?.includes(today) ? (days?.get(today) ?? (days && unreadDays === 0 ? 0 : undefined)) : undefined,
-    pods: records(data?.pods)
-      .slice(0, PODS_A_PAGE)
-      .map((given, i) => ({
-        id: text(given.pod_id) ?? `row ${i}`,
-        name: text(given.name),
-        gpu: text(given.gpu),
-        totalUsd: number(given.total_usd),
-        hours: number(given.billed_hours),
-        running: flag(given.running) ?? false,
-        createdAt: moment(given.created_at),
-        removedAt: moment(given.removed_at),
-        days: byDayOf(given.days),
-      })),
+    pods: podsOf(records(data?.pods).slice(0, PODS_A_PAGE)),
     totalUsd: number(data?.total_usd),
-    beyondUsd: number(data?.beyond_pods_usd),
+    beyondUsd: told(data?.beyond_pods_usd, number),
     podCount: number(data?.total),
     incomplete: text(data?.incomplete),
     note: text(data?.note),
@@ -147,7 +200,7 @@ export function partsOf({ days, period, pods }: Charges, most: number): readonly
   const charged = pods.filter((pod) => (pod.totalUsd ?? 0) > 0 && pod.days !== undefined);
   const own = [...charged].sort((a, b) => (b.totalUsd ?? 0) - (a.totalUsd ?? 0)).slice(0, most);
   const parts: Part[] = own.map((pod) => ({
-    label: pod.name ?? pod.id,
+    label: pod.name ?? pod.key,
     values: period.map((day) => Math.max(0, pod.days?.get(day) ?? 0)),
   }));
   const rest = period.map((day, i) => {
@@ -155,51 +208,4 @@ export function partsOf({ days, period, pods }: Charges, most: number): readonly
     return usd < LEAST_USD ? 0 : usd;
   });
   return rest.some((usd) => usd > 0) ? [...parts, { label: OTHERS, values: rest }] : parts;
-}
-
-export interface Limit {
-  readonly name: string;
-  readonly title: string;
-  readonly unit: "usd" | "usd_per_hour" | "hours" | "count" | undefined;
-  readonly allowed: number | undefined;
-  readonly only: string | undefined;
-  readonly used: number | undefined;
-  readonly left: number | undefined;
-}
-
-const KNOWN: Readonly<Record<string, readonly [string, Limit["unit"]]>> = {
-  budget_usd: ["Budget", "usd"],
-  budget_since: ["The budget counts from", undefined],
-  max_burn_per_hour_usd: ["All pods together", "usd_per_hour"],
-  max_price_per_hour_usd: ["Price of one pod", "usd_per_hour"],
-  max_pods: ["Pods at once", "count"],
-  max_hours: ["Life of a pod", "hours"],
-  allow_gpu_types: ["GPU types", undefined],
-  allow_countries: ["Countries", undefined],
-  allow_templates: ["Templates", undefined],
-};
-
-export function limitsOf(data: Json | undefined): readonly Limit[] {
-  const order = Object.keys(KNOWN);
-  const place = (name: string): number => (order.includes(name) ? order.indexOf(name) : order.length);
-  return records(data?.limits)
-    .flatMap((given) => {
-      const name = text(given.limit);
-      if (name === undefined) return [];
-      const [title, unit] = KNOWN[name] ?? [name.replaceAll("_", " "), undefined];
-      const [allowed, used] = [number(given.allowed), number(given.used)];
-      const isUsedUp = allowed !== undefined && used !== undefined && used >= allowed;
-      return [
-        {
-          name,
-          title,
-          unit,
-          allowed,
-          only: text(given.only),
-          used,
-          left: isUsedUp ? 0 : number(given.left),
-        },
-      ];
-    })
-    .sort((a, b) => place(a.name) - place(b.name));
 }

@@ -1,15 +1,16 @@
 // The Money view: what is left and how long it lasts, what was spent, and the limits.
 import { useMemo } from "preact/hooks";
+import { type Limit, limitsOf } from "../../data/limits";
 import { now, refresh, type State, useReading } from "../../data/readings";
 import { type Json, number, texts, unreadRows } from "../../data/shapes";
 import { clock, fullTime, hours, plural, price, span, UNKNOWN, usd } from "../../format";
 import { type Series, TimeChart } from "../../ui/chart";
-import { Figure, Figures, lacksKey, NoKey, Panel, Read, sameFailure, Trouble } from "../../ui/parts";
+import { Figure, Figures, isEmptyAs, lacksKey, NoKey, Panel, Read } from "../../ui/parts";
 import { Burning } from "../burning";
 import { BALANCE, PODS, podsOf, untoldPods } from "../pods/pod_readings";
 import { aligned, type Forecast, forecast } from "./forecast";
 import { Limits } from "./limits";
-import { chargesOf, type Limit, limitsOf, spendingSpec, spentDays } from "./money_readings";
+import { chargesOf, spendingSpec, spentDays } from "./money_readings";
 import { Rents } from "./rents";
 import { Spending } from "./spending";
 
@@ -29,25 +30,19 @@ export function MoneyView() {
   // Once is enough to say it.
   const keyless = [balance, pods].find(lacksKey);
   if (keyless !== undefined) return <NoKey failure={keyless.failure} />;
-  const failure = sameFailure(balance, pods, spent);
-  if (failure !== undefined)
-    return (
-      <div class="view">
-        <Trouble failure={failure} again={() => void refresh()} />
-        <Rents />
-      </div>
-    );
   return (
     <div class="view">
       <Summary balance={balance} pods={pods} spent={spent} ahead={ahead} />
-      <div class="sides">
-        <Ahead balance={balance} pods={pods} ahead={ahead} />
-        <Panel title="Limits" note="of this server">
-          <Read state={balance} label="limits" rows={4} again={() => void refresh("get_balance")}>
-            {(data) => <Limits data={data} />}
-          </Read>
-        </Panel>
-      </div>
+      {!isEmptyAs([balance]) && (
+        <div class="sides">
+          <Ahead balance={balance} pods={pods} ahead={ahead} />
+          <Panel title="Limits" note="of this server">
+            <Read state={balance} label="limits" rows={4} again={() => void refresh("get_balance")}>
+              {(data) => <Limits data={data} />}
+            </Read>
+          </Panel>
+        </div>
+      )}
       <Spending />
       <Rents />
     </div>
@@ -62,7 +57,7 @@ function Summary(props: { balance: State; pods: State; spent: State; ahead: Fore
   const budget = limitsOf(data).find(({ name }) => name === "budget_usd");
   const end = ending(data, ahead, untoldPods(pods.data));
   return (
-    <Figures>
+    <Figures of={[balance, pods, spent]}>
       <Figure label="Balance" value={usd(number(data?.balance_usd))} note={data === undefined ? "" : ofPods(data)} />
       <Burning from={[balance, pods]} />
       <Figure label={end.label} value={end.value} note={end.note} tone={end.soon ? "warn" : "plain"} />
@@ -216,6 +211,9 @@ function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Foreca
           ? `The last pod is removed at ${clock(ahead.lastRemovalAt, now.value)}, with ${usd(ahead.leftUsd)} left.`
           : undefined,
     ahead.endless > 0 ? `${plural(ahead.endless, "pod")} without a removal time: drawn as running on.` : undefined,
+    ahead.undated > 0
+      ? `${plural(ahead.undated, "pod")} with a removal time that cannot be read: drawn as running on.`
+      : undefined,
     ahead.unpriced > 0
       ? `${plural(ahead.unpriced, "pod")} without a known price: the balance goes faster than drawn.`
       : undefined,
@@ -230,7 +228,7 @@ function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Foreca
   ];
   return (
     <ul class="said small quiet" title={fullTime(ahead.endsAt)}>
-      {said.map((each) => each !== undefined && <li key={each}>{each}</li>)}
+      {said.map((each, i) => each !== undefined && <li key={i}>{each}</li>)}
     </ul>
   );
 }

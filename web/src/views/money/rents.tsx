@@ -1,7 +1,7 @@
 // What was rented through this server, as its ledger has it.
 import { useMemo } from "preact/hooks";
 import { now, refresh, type Spec, useReading } from "../../data/readings";
-import { flag, type Json, moment, number, records, text, unreadRows } from "../../data/shapes";
+import { flag, type Json, moment, number, records, type Told, text, told, unreadRows } from "../../data/shapes";
 import { clock, fullTime, hours, price, UNKNOWN } from "../../format";
 import { Badge, Panel, type Tone, Trouble, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
@@ -12,10 +12,10 @@ interface Rent {
   readonly key: string;
   readonly name: string | undefined;
   readonly status: string | undefined;
-  readonly askedAt: number | undefined;
-  readonly closedAt: number | undefined;
+  readonly askedAt: Told<number>;
+  readonly closedAt: Told<number>;
   readonly pricePerHourUsd: number | undefined;
-  readonly hours: number | undefined;
+  readonly hours: Told<number>;
   readonly byOrder: boolean;
   readonly outcome: string | undefined;
 }
@@ -25,10 +25,10 @@ function rentsOf(data: Json): readonly Rent[] {
     key: `${i} ${text(given.asked_at)}`,
     name: text(given.name),
     status: text(given.status),
-    askedAt: moment(given.asked_at),
-    closedAt: moment(given.closed_at),
+    askedAt: told(given.asked_at, moment),
+    closedAt: told(given.closed_at, moment),
     pricePerHourUsd: number(given.price_per_hour_usd),
-    hours: number(given.hours),
+    hours: told(given.hours, number),
     byOrder: flag(given.by_order) ?? false,
     outcome: text(given.what_came_of_it),
   }));
@@ -80,7 +80,7 @@ const COLUMNS: readonly Column<Rent>[] = [
   {
     id: "asked",
     title: "Asked for",
-    by: (rent) => rent.askedAt,
+    by: (rent) => rent.askedAt ?? undefined,
     cell: (rent) => (
       <span class="number" title={fullTime(rent.askedAt)}>
         {clock(rent.askedAt, now.value)}
@@ -91,7 +91,7 @@ const COLUMNS: readonly Column<Rent>[] = [
     id: "ended",
     title: "Ended",
     from: "middle",
-    by: (rent) => rent.closedAt,
+    by: (rent) => rent.closedAt ?? undefined,
     cell: (rent) => (
       <span class="number" title={fullTime(rent.closedAt)}>
         {clock(rent.closedAt, now.value)}
@@ -102,7 +102,7 @@ const COLUMNS: readonly Column<Rent>[] = [
     id: "for",
     title: "For",
     from: "wide",
-    by: (rent) => rent.hours,
+    by: (rent) => rent.hours ?? undefined,
     cell: (rent) => hours(rent.hours),
   },
   {

@@ -3,10 +3,11 @@ import { useMemo } from "preact/hooks";
 import { now, refresh, useReading } from "../../data/readings";
 import { type Json, text } from "../../data/shapes";
 import { clock, fullTime, hours, plural, UNKNOWN, usd } from "../../format";
+import { muted } from "../../host/host";
 import { Bars } from "../../ui/bars";
 import { Chips } from "../../ui/field";
 import { Pager, usePages } from "../../ui/pager";
-import { Badge, Empty, Meter, Panel, Read, Unread } from "../../ui/parts";
+import { Badge, Empty, Incomplete, Meter, Panel, Read, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import {
   type Charges,
@@ -47,17 +48,18 @@ export function Spending() {
             ? undefined
             : `${usd(charges.totalUsd)} ${charges.otherPeriod === undefined ? `in ${days} days` : `from ${charges.otherPeriod}`} (UTC)`
         }
-        side={<Chips label="Spending of" value={days} onValue={setDays} choices={PERIODS} />}
+        side={!muted.value && <Chips label="Spending of" value={days} onValue={setDays} choices={PERIODS} />}
+        of={[first]}
       >
         <Read state={first} label="spending by day" rows={5} again={() => void refresh("get_spending")}>
           {(data) => <ByDay data={data} asked={days} />}
         </Read>
       </Panel>
-      <Panel title="Spent by pod" flush note={`in ${days} days, the dearest first`}>
+      <Panel title="Spent by pod" flush note={`in ${days} days, the dearest first`} of={[state]}>
         <Read state={state} label="spending" rows={4} again={() => void refresh("get_spending")}>
-          {(data) => <ByPod charges={chargesOf(data, days)} days={days} />}
+          {(data) => <ByPod data={data} days={days} />}
         </Read>
-        {charges !== undefined && (
+        {charges !== undefined && !muted.value && (
           <Pager
             label="pods"
             pages={pages}
@@ -96,7 +98,11 @@ function ByDay({ data, asked }: { data: Json; asked: number }) {
       <ul class="said small quiet">
         {parts.length > 0 && charges.incomplete !== undefined && <li class="foreign">{charges.incomplete}</li>}
         {charges.beyondUsd !== undefined && (
-          <li>{usd(charges.beyondUsd)} more was charged for no pod: on which days is not told.</li>
+          <li>
+            {charges.beyondUsd === null
+              ? "More was charged for no pod: how much cannot be read."
+              : `${usd(charges.beyondUsd)} more was charged for no pod: on which days is not told.`}
+          </li>
         )}
       </ul>
     </>
@@ -129,18 +135,19 @@ function dayInWords(day: string, full: boolean): string {
   });
 }
 
-function ByPod({ charges, days }: { charges: Charges; days: number }) {
+function ByPod({ data, days }: { data: Json; days: number }) {
+  const charges = useMemo(() => chargesOf(data, days), [data, days]);
   const most = Math.max(...charges.pods.map((pod) => pod.totalUsd ?? 0), 0);
   const whole = charges.podCount === undefined || charges.podCount <= charges.pods.length;
   const columns = useMemo(() => columnsOf(most).map((each) => (whole ? each : unsorted(each))), [most, whole]);
   return (
     <>
-      {charges.incomplete !== undefined && <p class="aside foreign small warn-text">{charges.incomplete}</p>}
+      <Incomplete data={data} />
       <Unread rows={charges.unreadPods} flush />
       {charges.pods.length === 0 && charges.unreadPods > 0 ? null : charges.pods.length === 0 ? (
         <Empty title={`No pod was charged in ${days} days`} icon="box" />
       ) : (
-        <Table label="spending by pod" rows={charges.pods} columns={columns} keyOf={(pod) => pod.id} />
+        <Table label="spending by pod" rows={charges.pods} columns={columns} keyOf={(pod) => pod.key} />
       )}
       <p class="foot quiet small">
         <span class="foreign">{text(charges.note)}</span>
@@ -168,10 +175,10 @@ function columnsOf(most: number): readonly Column<PodCharge>[] {
       id: "pod",
       title: "Pod",
       card: "heading",
-      by: (pod) => pod.name ?? pod.id,
+      by: (pod) => pod.name ?? pod.key,
       cell: (pod) => (
-        <bdi class="clip strong" title={pod.name}>
-          {pod.name ?? pod.id}
+        <bdi class="clip strong" title={pod.name ?? pod.key}>
+          {pod.name ?? pod.key}
         </bdi>
       ),
     },
@@ -202,14 +209,14 @@ function columnsOf(most: number): readonly Column<PodCharge>[] {
       id: "began",
       title: "Began",
       from: "middle",
-      by: (pod) => pod.createdAt,
+      by: (pod) => pod.createdAt ?? undefined,
       cell: (pod) => <span title={fullTime(pod.createdAt)}>{clock(pod.createdAt, now.value)}</span>,
     },
     {
       id: "ended",
       title: "Ended",
       from: "middle",
-      by: (pod) => pod.removedAt,
+      by: (pod) => pod.removedAt ?? undefined,
       cell: (pod) => <span title={fullTime(pod.removedAt)}>{clock(pod.removedAt, now.value)}</span>,
     },
     { id: "hours", title: "Billed", end: true, by: (pod) => pod.hours, cell: (pod) => hours(pod.hours) },

@@ -1,14 +1,17 @@
 // What can be done to a pod: give it more time, back it up, remove it. Each is said before; the server asks as always.
 import { useState } from "preact/hooks";
 import { type Action, act, underWay } from "../../data/actions";
+import { againstLife, type Life, type Refusal } from "../../data/limits";
 import { now } from "../../data/readings";
-import { policy } from "../../data/server";
+import { isOffered } from "../../data/server";
 import { moment, number, text } from "../../data/shapes";
-import { clock, hours, usd } from "../../format";
+import { clock, hours, UNREADABLE, usd } from "../../format";
+import { muted } from "../../host/host";
 import { useHost } from "../../host/use_host";
 import { OwnHours } from "../../ui/field";
 import { Button, IconButton } from "../../ui/parts";
 import { Sheet } from "../../ui/sheet";
+import { Refusals, useBounds } from "../refusals";
 import type { Pod } from "./pod_readings";
 
 type Form = "extend" | "back up" | "remove";
@@ -17,7 +20,7 @@ const TOUCHES = ["list_pods", "get_pod", "list_backups", "get_balance"];
 export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup: () => string; compact?: boolean }) {
   const [form, setForm] = useState<Form>();
   const host = useHost();
-  if (policy.value?.readOnly || pod.phase === "ending" || pod.id === "") return null;
+  if (muted.value || pod.phase === "ending" || pod.id === "") return null;
   const close = (): void => setForm(undefined);
   const run = (action: Action): void => {
     close();
@@ -29,7 +32,7 @@ export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup:
     {
       form: "extend",
       icon: "clock",
-      word: pod.removalAt === undefined ? "Set removal" : "Extend",
+      word: typeof pod.removalAt === "number" ? "Extend" : "Set removal",
       tool: "schedule_pod_removal",
     },
     { form: "back up", icon: "box", word: "Back up", tool: "create_backup" },
@@ -38,7 +41,7 @@ export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup:
   return (
     <div class={compact ? "actions compact" : "actions"}>
       {buttons
-        .filter((each) => each.form !== "back up" || pod.phase === "running")
+        .filter((each) => isOffered(each.tool) && (each.form !== "back up" || pod.phase === "running"))
         .map((each) =>
           compact ? (
             <IconButton
@@ -75,19 +78,28 @@ interface FormProps {
 }
 
 const HOURS = [1, 6, 12, 24, 72, 168];
+const HOUR_MS = 3_600_000;
 /** As schedule_pod_removal takes them: a year. */
 const MOST_HOURS = 8760;
 
 function Extend({ pod, name, run, close }: FormProps) {
   const [chosen, setChosen] = useState<number | undefined>(undefined);
-  const at = chosen === undefined ? undefined : now.value + chosen * 3_600_000;
-  const earlier = at !== undefined && pod.removalAt !== undefined && at < pod.removalAt;
+  const at = chosen === undefined ? undefined : now.value + chosen * HOUR_MS;
+  const earlier = at !== undefined && typeof pod.removalAt === "number" && at < pod.removalAt;
+  const bounds = useBounds();
+  const refusals = (wanted: number | undefined): readonly Refusal[] =>
+    bounds === undefined ? [] : againstLife(bounds, lifeOf(pod), wanted, now.value);
+  const canTakeOff = pod.removalAt !== undefined && isOffered("cancel_pod_removal");
   return (
     <Sheet title="When Lium removes it" about={name} close={close}>
       <p class="quiet">
         {pod.removalAt === undefined
-          ? "It has no removal time: it bills until somebody removes it."
-          : `Now: ${clock(pod.removalAt, now.value)}, in ${hours((pod.removalAt - now.value) / 3_600_000)}.`}
+          ? typeof pod.removalHoursAfterStart === "number"
+            ? `Now: ${hours(pod.removalHoursAfterStart)} after it has started.`
+            : "It has no removal time: it bills until somebody removes it."
+          : pod.removalAt === null
+            ? `Its removal time ${UNREADABLE}: it may have one.`
+            : `Now: ${clock(pod.removalAt, now.value)}, in ${hours((pod.removalAt - now.value) / HOUR_MS)}.`}
       </p>
       <fieldset class="choices">
         <legend class="unseen">Hours from now</legend>
@@ -105,8 +117,10 @@ function Extend({ pod, name, run, close }: FormProps) {
               pod.pricePerHourUsd === undefined ? undefined : pod.pricePerHourUsd * chosen,
             )}.${earlier ? " That is earlier than now set." : ""}`}
       </p>
+      {chosen !== undefined && <Refusals found={refusals(chosen)} />}
+      {chosen === undefined && canTakeOff && <Refusals found={refusals(undefined)} of="taking the time off" />}
       <footer>
-        {pod.removalAt !== undefined && (
+        {canTakeOff && (
           <Button
             kind="link"
             onPress={() =>
@@ -143,6 +157,17 @@ function Extend({ pod, name, run, close }: FormProps) {
       </footer>
     </Sheet>
   );
+}
+
+/** What limits on its life are held against. */
+function lifeOf({ name, pricePerHourUsd, ageHours, removalAt, removalHoursAfterStart }: Pod): Life {
+  const leftHours =
+    removalAt === undefined
+      ? removalHoursAfterStart
+      : removalAt === null
+        ? null
+        : Math.max(0, removalAt - now.value) / HOUR_MS;
+  return { name, pricePerHourUsd, livedHours: ageHours, leftHours };
 }
 
 function BackUp({ pod, name, lastBackup, run, close }: FormProps & { lastBackup: () => string }) {

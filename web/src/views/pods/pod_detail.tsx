@@ -2,9 +2,21 @@
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { now, refresh, type State, useReading } from "../../data/readings";
-import { flag, isNoList, lines, list, moment, number, record, records, text, unreadRows } from "../../data/shapes";
-import { ago, clock, fullTime, gb, plural, span, UNKNOWN, usd } from "../../format";
-import { Badge, Copy, Meter, Read, type Tone, Unread } from "../../ui/parts";
+import {
+  flag,
+  isNoList,
+  lines,
+  list,
+  moment,
+  number,
+  record,
+  records,
+  text,
+  told,
+  unreadRows,
+} from "../../data/shapes";
+import { ago, clock, fullTime, gb, plural, span, UNKNOWN, UNREADABLE, until, usd } from "../../format";
+import { Badge, Copy, isEmptyAs, Meter, Read, type Tone, Unread } from "../../ui/parts";
 import { PodActions } from "./pod_actions";
 import {
   areAllBackups,
@@ -18,6 +30,7 @@ import {
   newestBackups,
   type Pod,
   podSpec,
+  timeOfJob,
   warningsOf,
 } from "./pod_readings";
 
@@ -30,13 +43,14 @@ export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
         pod={pod}
         lastBackup={() => lastBackupWords(newestBackups(mine).get(pod.id), areAllBackups(backups.data), now.value)}
       />
+      {isEmptyAs([state]) && <p class="quiet">No more of it was answered.</p>}
       <Read state={state} label="the pod" again={() => void refresh("get_pod")}>
         {(data) => {
           const full = record(data.pod);
           return (
             <>
-              {warningsOf(data, full).map((warning) => (
-                <p key={warning} class="banner foreign">
+              {warningsOf(data, full).map((warning, i) => (
+                <p key={i} class="banner foreign">
                   {warning}
                 </p>
               ))}
@@ -80,13 +94,13 @@ function Gpus({ gpus }: { gpus: readonly Gpu[] }) {
   if (gpus.length === 0) return <p class="quiet">What they do is not known now.</p>;
   return (
     <ul class="rows">
-      {gpus.map((gpu) => {
+      {gpus.map((gpu, i) => {
         const memory =
           gpu.memoryTotalGb === undefined || gpu.memoryUsedGb === undefined
             ? undefined
             : gpu.memoryUsedGb / gpu.memoryTotalGb;
         return (
-          <li key={gpu.index} class="gpu">
+          <li key={i} class="gpu">
             <div class="line">
               <span class="quiet">{gpu.index}</span>
               <span class="foreign">{gpu.name ?? "GPU"}</span>
@@ -119,6 +133,8 @@ function Facts({ full }: { full: ReturnType<typeof record> }) {
   const ssh = text(full.ssh_command);
   const ports = Object.entries(record(full.ports)).slice(0, 20);
   const jupyter = text(full.jupyter_url);
+  const createdAt = told(full.created_at, moment);
+  const idleMinutes = told(full.idle_for_minutes, number);
   const rows: readonly (readonly [string, ComponentChildren])[] = [
     ["Cost so far", usd(number(full.cost_so_far_usd))],
     ["SSH", ssh === undefined ? undefined : <Copy value={ssh} label="Copy the SSH command" />],
@@ -142,13 +158,8 @@ function Facts({ full }: { full: ReturnType<typeof record> }) {
       ),
     ],
     ["Jupyter", jupyter && <code class="mono foreign">{jupyter}</code>],
-    [
-      "Began",
-      moment(full.created_at) !== undefined && (
-        <span title={fullTime(moment(full.created_at))}>{ago(moment(full.created_at), now.value)}</span>
-      ),
-    ],
-    ["Idle for", number(full.idle_for_minutes) !== undefined && span((number(full.idle_for_minutes) ?? 0) * 60)],
+    ["Began", createdAt !== undefined && <span title={fullTime(createdAt)}>{ago(createdAt, now.value)}</span>],
+    ["Idle for", idleMinutes !== undefined && (idleMinutes === null ? UNREADABLE : span(idleMinutes * 60))],
     ["Pod id", text(full.pod_id) && <Copy value={text(full.pod_id) ?? ""} label="Copy the pod's id" />],
     ["Node", text(full.executor_id) && <code class="mono foreign">{text(full.executor_id)}</code>],
   ];
@@ -190,20 +201,14 @@ function Jobs({ pod }: { pod: string }) {
             <Unread rows={unread} />
             <ul class="rows">
               {jobs.map((job) => (
-                <li key={job.name}>
+                <li key={job.key}>
                   <div class="line">
                     <bdi class="strong">{job.name}</bdi>
                     <Badge tone={JOB_TONE[job.status ?? ""] ?? "plain"}>
                       {job.status?.replaceAll("_", " ") ?? UNKNOWN}
                     </Badge>
-                    {job.exitCode !== undefined && <span class="quiet">exit {job.exitCode}</span>}
-                    <span class="push quiet">
-                      {job.startedAt === undefined
-                        ? ""
-                        : job.finishedAt === undefined
-                          ? `for ${span((now.value - job.startedAt) / 1000)}`
-                          : `took ${span((job.finishedAt - job.startedAt) / 1000)}`}
-                    </span>
+                    {job.exitCode !== undefined && <span class="quiet">exit {job.exitCode ?? UNREADABLE}</span>}
+                    <span class="push quiet">{timeOfJob(job, now.value)}</span>
                   </div>
                   {job.afterwards !== undefined && (
                     <p class="quiet small">Then: {job.afterwards.replaceAll("_", " ")}</p>
@@ -240,7 +245,7 @@ function Backups({ state, pod }: { state: State; pod: string }) {
             <Unread rows={unread} />
             <ul class="rows">
               {backups.slice(0, 6).map((backup) => (
-                <li key={backup.id}>
+                <li key={backup.key}>
                   <div class="line">
                     <Badge tone={backup.done ? "good" : backup.running ? "accent" : "warn"}>
                       {backup.status?.replaceAll("_", " ").toLowerCase() ?? UNKNOWN}
@@ -253,7 +258,7 @@ function Backups({ state, pod }: { state: State; pod: string }) {
                     </span>
                   </div>
                   {backup.keptUntil !== undefined && (
-                    <p class="quiet small">Kept until {clock(backup.keptUntil, now.value)}</p>
+                    <p class="quiet small">Kept {until(backup.keptUntil, now.value)}</p>
                   )}
                   {backup.problem !== undefined && <p class="small foreign">{backup.problem}</p>}
                 </li>
@@ -327,7 +332,7 @@ function Events({ full }: { full: ReturnType<typeof record> }) {
         {events.slice(-12).map((event, i) => (
           <li key={`${text(event.at)} ${i}`} class="line">
             <span class="quiet number" title={fullTime(moment(event.at))}>
-              {clock(moment(event.at), now.value)}
+              {clock(told(event.at, moment), now.value)}
             </span>
             <span class="foreign">{text(event.event) ?? UNKNOWN}</span>
             {text(event.status) !== undefined && <span class="quiet foreign">{text(event.status)}</span>}

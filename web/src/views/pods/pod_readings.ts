@@ -1,7 +1,21 @@
 // What the Pods view reads, and what it makes of the answers.
 import type { Spec } from "../../data/readings";
-import { flag, type Json, list, moment, number, record, records, text, texts, unreadRows } from "../../data/shapes";
-import { ago } from "../../format";
+import {
+  flag,
+  type Json,
+  keyMaker,
+  list,
+  moment,
+  number,
+  record,
+  records,
+  type Told,
+  text,
+  texts,
+  told,
+  unreadRows,
+} from "../../data/shapes";
+import { ago, span, UNREADABLE } from "../../format";
 
 export const PODS: Spec = { tool: "list_pods", args: { limit: 100 }, everySeconds: 15 };
 export const BACKUPS: Spec = { tool: "list_backups", args: { limit: 100 } };
@@ -34,10 +48,10 @@ export interface Pod {
   readonly billing: boolean | undefined;
   readonly costUsd: number | undefined;
   readonly ageHours: number | undefined;
-  readonly removalAt: number | undefined;
+  readonly removalAt: Told<number>;
   /** Lium is to remove it so long after it has started, which it has not. */
-  readonly removalHoursAfterStart: number | undefined;
-  readonly idleMinutes: number | undefined;
+  readonly removalHoursAfterStart: Told<number>;
+  readonly idleMinutes: Told<number>;
   readonly finalBackup: boolean | undefined;
   readonly template: string | undefined;
   readonly ssh: string | undefined;
@@ -45,11 +59,11 @@ export interface Pod {
   readonly maintenance: string | undefined;
 }
 
-export function podOf(given: Json, i: number): Pod {
+function podOf(given: Json, keyOf: (id: string | undefined) => string): Pod {
   const status = text(given.status);
   return {
     id: text(given.pod_id) ?? "",
-    key: text(given.pod_id) ?? `row ${i}`,
+    key: keyOf(text(given.pod_id)),
     name: text(given.name),
     status,
     phase: phaseOf(status),
@@ -59,9 +73,9 @@ export function podOf(given: Json, i: number): Pod {
     billing: flag(given.billing),
     costUsd: number(given.cost_estimate_usd) ?? number(given.cost_so_far_usd),
     ageHours: number(given.age_hours),
-    removalAt: moment(given.removal_at),
-    removalHoursAfterStart: number(given.removal_hours_after_boot),
-    idleMinutes: number(given.idle_minutes),
+    removalAt: told(given.removal_at, moment),
+    removalHoursAfterStart: told(given.removal_hours_after_boot, number),
+    idleMinutes: told(given.idle_minutes, number),
     finalBackup: flag(given.final_backup),
     template: text(given.template) ?? text(record(given.template).name),
     ssh: text(given.ssh_command),
@@ -71,13 +85,26 @@ export function podOf(given: Json, i: number): Pod {
 }
 
 export function podsOf(data: Json | undefined): readonly Pod[] {
-  return records(data?.pods).map(podOf);
+  const keyOf = keyMaker();
+  return records(data?.pods).map((given) => podOf(given, keyOf));
+}
+
+/** Whether something is to remove it at a time, or after one, that cannot be read. */
+export function isUndated(pod: Pod): boolean {
+  return pod.removalAt === null || (pod.removalAt === undefined && pod.removalHoursAfterStart === null);
+}
+
+/** Whether no time is set that ends it. */
+export function isEndless(pod: Pod): boolean {
+  return pod.removalAt === undefined && !isUndated(pod);
 }
 
 /** Pods that the account has and the list does not tell: rows that cannot be read, and pages that are not here. */
 export function untoldPods(data: Json | undefined): number {
   const rows = list(data?.pods).length;
-  return unreadRows(data?.pods) + Math.max(0, (number(data?.total) ?? rows) - rows);
+  // Of a page that has a next one, the next has one pod at least.
+  const total = number(data?.total) ?? rows + (told(data?.next_cursor, text) === undefined ? 0 : 1);
+  return unreadRows(data?.pods) + Math.max(0, total - rows);
 }
 
 /** Whether it may have cost something that nobody can say: its price or its beginning is not known. */
@@ -128,13 +155,13 @@ export function meanUse(gpus: readonly Gpu[]): number | undefined {
 }
 
 export interface Backup {
-  readonly id: string;
+  readonly key: string;
   readonly podId: string | undefined;
   readonly status: string | undefined;
-  readonly at: number | undefined;
+  readonly at: Told<number>;
   readonly sizeGb: number | undefined;
   readonly progressPercent: number | undefined;
-  readonly keptUntil: number | undefined;
+  readonly keptUntil: Told<number>;
   readonly path: string | undefined;
   readonly problem: string | undefined;
   readonly done: boolean;
@@ -144,16 +171,18 @@ export interface Backup {
 const FINAL = new Set(["COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "EXPIRED", "DELETED"]);
 
 export function backupsOf(data: Json | undefined): readonly Backup[] {
+  const keyOf = keyMaker();
   return records(data?.backups).map((given) => {
     const status = text(given.status)?.toUpperCase();
+    const times = [given.completed_at, given.started_at, given.created_at].map((at) => told(at, moment));
     return {
-      id: text(given.backup_id) ?? "",
+      key: keyOf(text(given.backup_id)),
       podId: text(given.pod_id),
       status,
-      at: moment(given.completed_at) ?? moment(given.started_at) ?? moment(given.created_at),
+      at: times.find((at) => typeof at === "number") ?? (times.includes(null) ? null : undefined),
       sizeGb: number(given.size_gb),
       progressPercent: percentage(given.progress_percent),
-      keptUntil: moment(given.kept_until),
+      keptUntil: told(given.kept_until, moment),
       path: text(given.path),
       problem: text(given.problem) ?? text(given.message),
       done: status === "COMPLETED",
@@ -162,18 +191,20 @@ export function backupsOf(data: Json | undefined): readonly Backup[] {
   });
 }
 
-/** The backup of each pod that is under way, if one is. */
+/** The backup of each pod that is under way, if one is; the one that began last. */
 export function runningBackups(backups: readonly Backup[]): ReadonlyMap<string, Backup> {
-  return new Map(
-    backups.flatMap((backup) => (backup.running && backup.podId !== undefined ? [[backup.podId, backup]] : [])),
-  );
+  return newestOf(backups.filter(({ running }) => running));
 }
 
 /** The newest completed backup of each pod. */
 export function newestBackups(backups: readonly Backup[]): ReadonlyMap<string, Backup> {
+  return newestOf(backups.filter(({ done }) => done));
+}
+
+function newestOf(backups: readonly Backup[]): ReadonlyMap<string, Backup> {
   const newest = new Map<string, Backup>();
   for (const backup of backups) {
-    if (!backup.done || backup.podId === undefined) continue;
+    if (backup.podId === undefined) continue;
     const other = newest.get(backup.podId);
     if (other === undefined || (backup.at ?? 0) > (other.at ?? 0)) newest.set(backup.podId, backup);
   }
@@ -181,52 +212,65 @@ export function newestBackups(backups: readonly Backup[]): ReadonlyMap<string, B
 }
 
 export interface Order {
+  readonly key: string;
   readonly name: string | undefined;
   readonly status: string | undefined;
   readonly wants: string | undefined;
-  readonly hours: number | undefined;
-  readonly maxUsdPerHour: number | undefined;
-  readonly maxTotalUsd: number | undefined;
-  readonly expiresAt: number | undefined;
-  readonly lookedAt: number | undefined;
+  readonly hours: Told<number>;
+  readonly maxUsdPerHour: Told<number>;
+  readonly maxTotalUsd: Told<number>;
+  readonly expiresAt: Told<number>;
   readonly because: string | undefined;
 }
 
 export function ordersOf(data: Json | undefined): readonly Order[] {
+  const keyOf = keyMaker();
   return records(data?.orders).map((given) => ({
+    key: keyOf(text(given.name)),
     name: text(given.name),
     status: text(given.status),
     wants: text(given.wants),
-    hours: number(given.hours),
-    maxUsdPerHour: number(given.max_usd_per_hour),
-    maxTotalUsd: number(given.max_total_usd),
-    expiresAt: moment(given.expires_at),
-    lookedAt: moment(given.looked_at),
+    hours: told(given.hours, number),
+    maxUsdPerHour: told(given.max_usd_per_hour, number),
+    maxTotalUsd: told(given.max_total_usd, number),
+    expiresAt: told(given.expires_at, moment),
     because: text(given.because),
   }));
 }
 
 export interface Job {
+  readonly key: string;
   readonly name: string;
   readonly status: string | undefined;
-  readonly exitCode: number | undefined;
-  readonly startedAt: number | undefined;
-  readonly finishedAt: number | undefined;
+  readonly exitCode: Told<number>;
+  readonly startedAt: Told<number>;
+  readonly finishedAt: Told<number>;
   readonly afterwards: string | undefined;
   readonly problem: string | undefined;
 }
 
 export function jobsOf(data: Json | undefined): readonly Job[] {
   const given = records(data?.jobs);
+  const keyOf = keyMaker();
   return (given.length > 0 ? given : data?.job === undefined ? [] : [record(data.job)]).map((job) => ({
+    key: keyOf(text(job.job)),
     name: text(job.job) ?? "",
     status: text(job.status),
-    exitCode: number(job.exit_code),
-    startedAt: moment(job.started_at),
-    finishedAt: moment(job.finished_at),
+    exitCode: told(job.exit_code, number),
+    startedAt: told(job.started_at, moment),
+    finishedAt: told(job.finished_at, moment),
     afterwards: text(job.then),
     problem: text(job.problem),
   }));
+}
+
+/** For how long a job runs, or ran, in words. */
+export function timeOfJob({ startedAt, finishedAt }: Job, now: number): string {
+  if (startedAt === undefined) return "";
+  if (startedAt === null || finishedAt === null) return `its time ${UNREADABLE}`;
+  return finishedAt === undefined
+    ? `for ${span((now - startedAt) / 1000)}`
+    : `took ${span((finishedAt - startedAt) / 1000)}`;
 }
 
 export function warningsOf(data: Json | undefined, pod: Json): readonly string[] {

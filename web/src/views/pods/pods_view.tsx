@@ -2,7 +2,21 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { now, refresh, type State, useReading } from "../../data/readings";
 import { isNoList, type Json, number, record, records, text, unreadRows } from "../../data/shapes";
-import { ago, clock, count, fullTime, hours, percent, plural, price, span, usd } from "../../format";
+import {
+  ago,
+  clock,
+  count,
+  fullTime,
+  hours,
+  percent,
+  plural,
+  price,
+  sentence,
+  span,
+  UNKNOWN,
+  UNREADABLE,
+  usd,
+} from "../../format";
 import { openPod, show } from "../../navigation";
 import {
   Badge,
@@ -20,6 +34,7 @@ import {
 } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import { Burning } from "../burning";
+import { Orders } from "./orders";
 import { PodActions } from "./pod_actions";
 import { PodDetail } from "./pod_detail";
 import {
@@ -29,16 +44,16 @@ import {
   type Backup,
   backupsOf,
   gpusOf,
+  isEndless,
   isUncosted,
+  isUndated,
   lastBackupWords,
   meanUse,
   newestBackups,
-  type Order,
   ordersOf,
   type Phase,
   PODS,
   type Pod,
-  podOf,
   podSpec,
   podsOf,
   runningBackups,
@@ -74,8 +89,8 @@ function Alone({ id }: { id: string }) {
   const { data } = useReading(podSpec(id, WATCHED_SECONDS));
   const backups = useReading({ ...BACKUPS, everySeconds: BACKUPS_SECONDS });
   if (data === undefined) return null;
-  const pod = podOf(record(data.pod), 0);
-  return (
+  const [pod] = podsOf({ pods: [record(data.pod)] });
+  return pod === undefined ? null : (
     <Panel title={pod.name ?? id} note={sentence(pod.status)}>
       <PodDetail pod={pod} backups={backups} />
     </Panel>
@@ -88,9 +103,10 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
   const running = pods.filter((pod) => pod.phase === "running").length;
   const known = pods.flatMap((pod) => pod.costUsd ?? []);
   const cost = known.length === 0 ? undefined : known.reduce((sum, each) => sum + each, 0);
-  const endless = pods.filter((pod) => pod.phase === "running" && pod.removalAt === undefined).length;
+  const endless = pods.filter((pod) => pod.phase === "running" && isEndless(pod)).length;
+  const undated = pods.filter(isUndated).length;
   const next = pods
-    .filter((pod) => pod.removalAt !== undefined)
+    .filter((pod) => typeof pod.removalAt === "number")
     .reduce<Pod | undefined>(
       (first, pod) => ((first?.removalAt ?? Infinity) <= (pod.removalAt ?? 0) ? first : pod),
       undefined,
@@ -101,11 +117,11 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
   const lasts = number(balance?.runway_hours);
   const isUsedUp = left !== undefined && left <= 0;
   return (
-    <Figures>
+    <Figures of={[listed, balanced]}>
       <Burning from={[listed, balanced]} />
       <Figure
         label="Running"
-        value={list === undefined ? "–" : String(running)}
+        value={list === undefined ? UNKNOWN : count(running)}
         note={
           list === undefined
             ? ""
@@ -125,18 +141,18 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
       />
       <Figure
         label="Next removal"
-        value={next?.removalAt === undefined ? "–" : span((next.removalAt - now.value) / 1000)}
+        value={typeof next?.removalAt === "number" ? span((next.removalAt - now.value) / 1000) : UNKNOWN}
         note={
-          next === undefined ? (
-            untold > 0 ? (
-              "not all were read"
-            ) : endless > 0 ? (
-              "none has a time"
-            ) : (
-              ""
-            )
-          ) : (
+          undated > 0 ? (
+            `${next === undefined ? "" : "or sooner: "}${plural(undated, "time")} cannot be read`
+          ) : next !== undefined ? (
             <bdi class="clip">{next.name ?? next.id}</bdi>
+          ) : untold > 0 ? (
+            "not all were read"
+          ) : endless > 0 ? (
+            "none has a time"
+          ) : (
+            ""
           )
         }
       />
@@ -196,8 +212,8 @@ function Pods({ data }: { data: Json }) {
       {(isNoList(data.unsettled) || unreadRows(data.unsettled) > 0) && (
         <p class="banner warn">Whether some rents are not settled could not be read.</p>
       )}
-      {unsettled.map((rent) => (
-        <div key={text(rent.name)} class="banner warn" role="status">
+      {unsettled.map((rent, i) => (
+        <div key={i} class="banner warn" role="status">
           <strong>
             <bdi>{text(rent.name) ?? "A rent"}</bdi> is not settled.
           </strong>{" "}
@@ -291,7 +307,7 @@ function columnsOf(
       cell: (pod) => (
         <span class="foreign short">
           {pod.gpuCount !== undefined && <span class="quiet">{count(pod.gpuCount)}× </span>}
-          {pod.gpuType ?? "–"}
+          {pod.gpuType ?? UNKNOWN}
         </span>
       ),
     },
@@ -312,12 +328,12 @@ function columnsOf(
       by: (pod) => pod.costUsd,
       cell: (pod) => usd(pod.costUsd),
     },
-    { id: "removal", title: "Removed", by: (pod) => pod.removalAt, cell: (pod) => <Removal pod={pod} /> },
+    { id: "removal", title: "Removed", by: (pod) => pod.removalAt ?? undefined, cell: (pod) => <Removal pod={pod} /> },
     {
       id: "backup",
       from: "wide",
       title: "Last backup",
-      by: (pod) => newest.get(pod.id)?.at,
+      by: (pod) => newest.get(pod.id)?.at ?? undefined,
       cell: (pod) => <LastBackup backup={newest.get(pod.id)} running={running.get(pod.id)} known={backupsKnown} />,
     },
     {
@@ -359,22 +375,28 @@ export function StateBadge({ pod }: { pod: Pod }) {
   );
 }
 
-/** REBOOT_PENDING as people write it. */
-function sentence(status: string | undefined): string | undefined {
-  const words = status?.slice(0, 24).replaceAll("_", " ").toLowerCase();
-  return words === undefined ? undefined : words.charAt(0).toUpperCase() + words.slice(1);
-}
-
 function Removal({ pod }: { pod: Pod }) {
-  const idle = pod.idleMinutes === undefined ? undefined : `idle ${pod.idleMinutes} min`;
-  if (pod.removalAt === undefined && pod.removalHoursAfterStart !== undefined)
+  const idle =
+    pod.idleMinutes === undefined
+      ? undefined
+      : pod.idleMinutes === null
+        ? "idle for some time"
+        : `idle ${pod.idleMinutes} min`;
+  if (isUndated(pod))
+    return (
+      <div class="two">
+        <span class="warn-text">Time {UNREADABLE}</span>
+        <span class="quiet small">{idle === undefined ? "it may have one" : `or once ${idle}`}</span>
+      </div>
+    );
+  if (typeof pod.removalAt !== "number" && typeof pod.removalHoursAfterStart === "number")
     return (
       <div class="two">
         <span>{span(pod.removalHoursAfterStart * 3600)}</span>
         <span class="quiet small">after it has started</span>
       </div>
     );
-  if (pod.removalAt === undefined)
+  if (typeof pod.removalAt !== "number")
     return (
       <div class="two">
         <span class={idle === undefined && pod.phase === "running" ? "warn-text" : ""}>
@@ -406,7 +428,7 @@ function LastBackup(props: { backup: Backup | undefined; running: Backup | undef
         <span>{percent(running.progressPercent)}</span>
       </span>
     );
-  if (backup === undefined) return <span class="quiet">{known ? "None" : "–"}</span>;
+  if (backup === undefined) return <span class="quiet">{known ? "None" : UNKNOWN}</span>;
   return <span title={fullTime(backup.at)}>{ago(backup.at, now.value)}</span>;
 }
 
@@ -421,40 +443,5 @@ function GpuUse({ pod, watched }: { pod: Pod; watched: boolean }) {
       />
       <span>{percent(use)}</span>
     </span>
-  );
-}
-
-const ORDER_TONE: Readonly<Record<string, Tone>> = {
-  waiting: "accent",
-  renting: "accent",
-  rented: "good",
-  failed: "bad",
-};
-
-function Orders({ orders, unread }: { orders: readonly Order[]; unread: number }) {
-  return (
-    <Panel title="Standing orders" note="rented once something fits">
-      <Unread rows={unread} />
-      <ul class="rows">
-        {orders.map((order) => (
-          <li key={order.name}>
-            <div class="line">
-              <bdi class="strong">{order.name ?? "–"}</bdi>
-              <Badge tone={ORDER_TONE[order.status ?? ""] ?? "plain"}>{sentence(order.status) ?? "–"}</Badge>
-              <span class="foreign short">{order.wants}</span>
-              <span class="quiet">
-                {order.hours !== undefined && `for ${hours(order.hours)}`}
-                {order.maxUsdPerHour !== undefined && `, at most ${price(order.maxUsdPerHour)}/h`}
-                {order.maxTotalUsd !== undefined && `, ${usd(order.maxTotalUsd)} in all`}
-              </span>
-              <span class="quiet push" title={fullTime(order.expiresAt)}>
-                until {clock(order.expiresAt, now.value)}
-              </span>
-            </div>
-            {order.because !== undefined && <p class="quiet small foreign short">{order.because}</p>}
-          </li>
-        ))}
-      </ul>
-    </Panel>
   );
 }
