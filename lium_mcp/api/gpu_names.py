@@ -332,6 +332,12 @@ def gpu_fits(wanted: str, machine_name: str, memory_gb: float | None = None) -> 
         machine_name: The machine's full name, or a label of ours.
         memory_gb: Its nominal memory, where it is known; a size in the machine's name comes first.
     """
+    return _fits(wanted, machine_name[:_MOST_CHARACTERS], memory_gb)
+
+
+@lru_cache(maxsize=4096)
+def _fits(wanted: str, machine_name: str, memory_gb: float | None) -> bool:
+    # A market has hundreds of nodes of a few types.
     machine = read_gpu_name(machine_name)
     return any(
         part.casefold() == machine_name.casefold()

@@ -42,12 +42,10 @@ class Reading(Generic[T]):
 
     def once(self, name: Hashable, make: Callable[[T], R]) -> R:
         """Return what `make` makes of the value, made once under that name for all who share the reading."""
-        if name in self._made:
-            made: R = self._made[name]
-            return made
-        made = make(self.value)
-        if len(self._made) < MOST_MADE:
-            self._made[name] = made
+        made: R = self._made.pop(name) if name in self._made else make(self.value)
+        while len(self._made) >= MOST_MADE:
+            del self._made[next(iter(self._made))]
+        self._made[name] = made  # what was asked for last comes last
         return made
 
 

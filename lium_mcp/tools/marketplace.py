@@ -22,11 +22,12 @@ from lium_mcp.services.prices.price_samples import Point
 from lium_mcp.services.rents.node_choice import price_node, use_node
 from lium_mcp.services.rents.offers import (
     Filters,
+    Rental,
     price_order,
     rentable_counts,
     say_left_out,
     say_what_is_on_offer,
-    surely_rentable_count,
+    sure_rentals,
     unmatched,
 )
 from lium_mcp.services.rents.quotes import PricedRental
@@ -43,11 +44,12 @@ R = TypeVar("R", bound=Result)
 P = TypeVar("P", "GpuPrices", GonePrices)
 
 _WATCH_EVERY_SECONDS = 5.0
-_ORDERS: dict[str, Callable[[Executor], tuple[float | str, ...]]] = {
-    "price_per_gpu": price_order,
-    "download": lambda node: (-(node.download_mbps or 0), *price_order(node)),
-    "vram": lambda node: (-(node.vram_gb_per_gpu or 0), *price_order(node)),
-    "reliability": lambda node: (-(node.reliability_score or 0), *price_order(node)),
+_ORDERS: dict[str, Callable[[Rental], tuple[float | str, ...]]] = {
+    "price": lambda rental: price_order(rental.node, rental.gpu_count),
+    "price_per_gpu": lambda rental: price_order(rental.node),
+    "download": lambda rental: (-(rental.node.download_mbps or 0), *price_order(rental.node)),
+    "vram": lambda rental: (-(rental.node.vram_gb_per_gpu or 0), *price_order(rental.node)),
+    "reliability": lambda rental: (-(rental.node.reliability_score or 0), *price_order(rental.node)),
 }
 _NO_TOTAL = "Lium quotes no total: total_usd is price_per_hour_usd times hours, without storage."
 _NO_HISTORY = "history_days: earlier prices cannot be read now."
@@ -166,11 +168,11 @@ async def list_gpus(
     compares types; quote_rental and rent_pod take the same filters.
     """
 
-    def order(node: Executor) -> tuple[float | str, ...]:
-        return _ORDERS[sort](node) if sort in _ORDERS else price_order(node, _count(node, wanted))
-
-    def fitting(market: Market) -> list[Executor]:
-        return market.once((wanted, sort), lambda nodes: sorted(filter(wanted.surely_fit, nodes), key=order))
+    def fitting(market: Market) -> Sequence[Rental]:
+        best_first = market.once(
+            (sort, wanted.gpu_count), lambda nodes: sorted(sure_rentals(nodes, wanted.gpu_count), key=_ORDERS[sort])
+        )
+        return market.once((wanted, sort), lambda _: wanted.met_by(best_first))
 
     market = await call.poller.until(
         await call.lium.executors.market(),
@@ -187,12 +189,10 @@ async def list_gpus(
     return _aged(offers, market)
 
 
-def _page_of(
-    market: Rows[Executor], fitting: Sequence[Executor], wanted: Filters, limit: int, cursor: str
-) -> GpuOffers:
+def _page_of(market: Rows[Executor], fitting: Sequence[Rental], wanted: Filters, limit: int, cursor: str) -> GpuOffers:
     rows, next_cursor = page(fitting, limit=limit, cursor=cursor)
     return GpuOffers(
-        offers=[_offer(node, _count(node, wanted)) for node in rows],
+        offers=[_offer(rental) for rental in rows],
         total=len(fitting),
         incomplete=say_left_out(market, wanted),
         next_cursor=next_cursor,
@@ -334,12 +334,8 @@ def _whole(figure: float | None) -> int | None:
     return None if figure is None else int(figure)
 
 
-def _count(node: Executor, wanted: Filters) -> int:
-    """How many GPUs the rental has that an offer is priced for."""
-    return wanted.gpu_count or surely_rentable_count(node)
-
-
-def _offer(node: Executor, gpu_count: int) -> GpuOffer:
+def _offer(rental: Rental) -> GpuOffer:
+    node = rental.node
     per_gpu = node.price_per_gpu or 0
     return GpuOffer(
         executor_id=node.id,
@@ -347,7 +343,7 @@ def _offer(node: Executor, gpu_count: int) -> GpuOffer:
         free_gpus=node.available_gpu_count,
         total_gpus=node.total_gpu_count,
         rentable_gpus=rentable_counts(node),
-        price_per_hour_usd=per_gpu * gpu_count,
+        price_per_hour_usd=per_gpu * rental.gpu_count,
         price_per_gpu_hour_usd=per_gpu,
         vram_gb=_whole(node.vram_gb_per_gpu),
         node_ram_gb=_whole(node.ram_gb),

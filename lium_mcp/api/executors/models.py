@@ -147,7 +147,7 @@ class Executor(ApiModel):
         counts = (self.gpu_count, self._gpu.count, len(self._gpu.details))
         return next((count for count in counts if count is not None and count > 0), None)
 
-    @property
+    @cached_property
     def gpu_name(self) -> str:
         """The full name of its GPUs, as far as the row says it."""
         if not holds_model_number(self.machine_name) and self._gpu.details and self._gpu.details[0].name:
@@ -161,8 +161,8 @@ class Executor(ApiModel):
 
     def is_gpu(self, wanted: str) -> bool:
         """Whether a person's words, one name or several with commas between, mean the GPUs of this node."""
-        names = {self.gpu_name, self.machine_name}
-        return any(gpu_fits(wanted, name, self.vram_gb_per_gpu) for name in names)
+        size_gb = self.vram_gb_per_gpu
+        return gpu_fits(wanted, self.gpu_name, size_gb) or gpu_fits(wanted, self.machine_name, size_gb)
 
     @cached_property
     def smallest_rentable_gpu_count(self) -> int | None:

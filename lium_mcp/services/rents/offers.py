@@ -6,7 +6,9 @@ node does not say it, a rent that it refuses costs nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -20,15 +22,6 @@ from lium_mcp.inputs import ShortText
 
 _MOST_TYPES_NAMED = 20
 _SAID_NOT = "what Lium does not say"
-# What a floor is held against; a market has thousands of figures, and most calls have few floors.
-_FLOORS = {
-    "min_vram_gb": "vram_gb_per_gpu",
-    "min_ram_gb": "ram_gb",
-    "min_disk_gb": "disk_gb",
-    "min_cuda": "cuda_version",
-    "min_download_mbps": "download_mbps",
-}
-_HINT_SECONDS = 5.0
 
 
 class NothingFits(Exception):
@@ -47,6 +40,81 @@ Country = Annotated[
     Field(description="ISO codes, EU (the European Union), !US to exclude; comma."),
 ]
 Tier = Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")]
+
+
+class Rental(NamedTuple):
+    """So many GPUs of a node, at what they cost together; None where nobody says it."""
+
+    node: Executor
+    gpu_count: int
+    price_per_hour_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Of one filter: whether a rental meets what is given for it, and what it has instead, in words."""
+
+    is_met: Callable[[Any, Rental], bool]
+    has: Callable[[Rental], str]
+
+
+def _ceiling(figure: Callable[[Rental], float | None]) -> _Rule:
+    def is_met(ceiling: float, rental: Rental) -> bool:
+        has = figure(rental)
+        return has is not None and not is_above(has, ceiling)
+
+    def say(rental: Rental) -> str:
+        has = figure(rental)
+        return f"it costs {rate_in_usd(has, 4) if has else _SAID_NOT}"
+
+    return _Rule(is_met, say)
+
+
+def _floor(name: str) -> _Rule:
+    figure = attrgetter(name)
+
+    def say(rental: Rental) -> str:
+        has = figure(rental.node)
+        return f"it has {_SAID_NOT if has is None else f'{has:.5g}'}"
+
+    return _Rule(lambda floor, rental: at_least(figure(rental.node), floor), say)
+
+
+def _flag(name: str) -> _Rule:
+    has = attrgetter(name)
+    return _Rule(
+        lambda _, rental: has(rental.node) is True,
+        lambda rental: f"it has {_SAID_NOT if has(rental.node) is None else 'none'}",
+    )
+
+
+def _price_per_gpu(rental: Rental) -> float | None:
+    return rental.price_per_hour_usd and rental.price_per_hour_usd / rental.gpu_count
+
+
+_RULES: Final = {
+    "gpu_type": _Rule(
+        lambda wanted, rental: rental.node.is_gpu(wanted),
+        lambda rental: f"it has {rental.node.gpu_type or 'GPUs that it does not name'}",
+    ),
+    "max_usd_per_gpu_hour": _ceiling(_price_per_gpu),
+    "max_usd_per_hour": _ceiling(attrgetter("price_per_hour_usd")),
+    "min_vram_gb": _floor("vram_gb_per_gpu"),
+    "min_ram_gb": _floor("ram_gb"),
+    "min_disk_gb": _floor("disk_gb"),
+    "min_cuda": _floor("cuda_version"),
+    "min_download_mbps": _floor("download_mbps"),
+    "country": _Rule(
+        lambda codes, rental: Countries.of(codes).admits(rental.node.country_code),
+        lambda rental: f"it is in {rental.node.country_code or 'a country that Lium does not say'}",
+    ),
+    "tier": _Rule(
+        lambda tier, rental: (rental.node.tier or "").casefold() == tier,
+        lambda rental: f"it is {rental.node.tier or 'of one that Lium does not say'}",
+    ),
+    "nvlink": _flag("has_nvlink"),
+    "docker_in_docker": _flag("docker_in_docker"),
+}
 
 
 class Filters(BaseModel):
@@ -92,21 +160,14 @@ class Filters(BaseModel):
     def fit(self, node: Executor) -> bool:
         """Whether a node meets every filter, and rents the number of GPUs, now."""
         is_rentable = can_rent(node, self.gpu_count or smallest_gpu_count(node)) and has_price(node)
-        return is_rentable and next(self.unmet(node, self.gpu_count or surely_rentable_count(node)), None) is None
+        return is_rentable and bool(self.met_by([listed_rental(node, self.gpu_count)]))
 
-    def surely_fit(self, node: Executor) -> bool:
-        """Whether a node fits, and is sure to rent so many: one that does not say how it splits may rent only whole."""
-        count = self.gpu_count
-        return self.fit(node) and (
-            count is None or node.smallest_rentable_gpu_count is not None or count == node.total_gpu_count
-        )
-
-    def misses_only_a_price(self, node: Executor) -> bool:
-        """Whether a node rents so many GPUs and meets all but the ceilings, and says no price that can be billed."""
-        if has_price(node) or not can_rent(node, self.gpu_count or smallest_gpu_count(node)):
-            return False
-        # At a price of nothing no ceiling is in the way.
-        return next(self.unmet(node, self.gpu_count or surely_rentable_count(node), 0), None) is None
+    def met_by(self, rentals: Sequence[Rental]) -> Sequence[Rental]:
+        """The rentals that meet every filter, in their order."""
+        # A pass for each that is given: a market has hundreds of nodes, and most calls give few filters.
+        for _, rule, given in self._rules():
+            rentals = [rental for rental in rentals if rule.is_met(given, rental)]
+        return rentals
 
     def unmet(self, node: Executor, gpu_count: int, price_per_hour_usd: float | None = None) -> Iterator[str]:
         """Name each filter that a node does not meet with so many GPUs, and the node's own figure.
@@ -116,28 +177,19 @@ class Filters(BaseModel):
             gpu_count: GPUs of the rental.
             price_per_hour_usd: What they cost; None for the price of its listing.
         """
-        if self.gpu_type and not node.is_gpu(self.gpu_type):
-            yield f"gpu_type={self.gpu_type} (it has {node.gpu_type or 'GPUs that it does not name'})"
         price = price_per_hour_usd
         if price is None:
             price = (node.price_per_gpu or 0) * gpu_count if has_price(node) else None
-        for name, figure in (("max_usd_per_gpu_hour", price and price / gpu_count), ("max_usd_per_hour", price)):
-            ceiling = getattr(self, name)
-            if ceiling is not None and (figure is None or is_above(figure, ceiling)):
-                yield f"{name}={ceiling:g} (it costs {rate_in_usd(figure, 4) if figure else 'what Lium does not say'})"
-        for name, figure_name in _FLOORS.items():
-            if (floor := getattr(self, name)) is None:
-                continue
-            has = getattr(node, figure_name)
-            if not at_least(has, floor):
-                yield f"{name}={floor:g} (it has {_SAID_NOT if has is None else f'{has:.5g}'})"
-        if self.country and not Countries.of(self.country).admits(node.country_code):
-            yield f"country={self.country} (it is in {node.country_code or 'a country that Lium does not say'})"
-        if self.tier and (node.tier or "").casefold() != self.tier:
-            yield f"tier={self.tier} (it is {node.tier or 'of one that Lium does not say'})"
-        for name, is_so in (("nvlink", node.has_nvlink), ("docker_in_docker", node.docker_in_docker)):
-            if getattr(self, name) and is_so is not True:
-                yield f"{name} (it has {_SAID_NOT if is_so is None else 'none'})"
+        rental = Rental(node, gpu_count, price)
+        for name, rule, given in self._rules():
+            if not rule.is_met(given, rental):
+                text = given if isinstance(given, str) else f"{given:g}"
+                yield f"{name if given is True else f'{name}={text}'} ({rule.has(rental)})"
+
+    def _rules(self) -> Iterator[tuple[str, _Rule, Any]]:
+        """The rules of the filters that are given, and what is given for each."""
+        values = ((name, rule, getattr(self, name)) for name, rule in _RULES.items())
+        return (found for found in values if found[2] is not None and found[2] is not False and found[2] != "")
 
 
 def unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
@@ -148,10 +200,17 @@ def unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
 
 def say_left_out(market: Rows[Executor], wanted: Filters) -> str | None:
     """Say which nodes could be on offer and are not shown, and why; None where there are none."""
-    unpriced = sum(map(wanted.misses_only_a_price, market))
+    unpriced = [
+        listed_rental(node, wanted.gpu_count)
+        for node in market
+        if not has_price(node) and can_rent(node, wanted.gpu_count or smallest_gpu_count(node))
+    ]
     said = []
-    if unpriced:
-        said.append(f"{counted(unpriced, 'more node')} would do, but Lium says no price that can be billed: left out.")
+    # At a price of nothing no ceiling is in the way.
+    if fitting := wanted.met_by(unpriced):
+        said.append(
+            f"{counted(len(fitting), 'more node')} would do, but Lium says no price that can be billed: left out."
+        )
     if market.skipped:
         said.append(f"{counted(market.skipped, 'node')} of the market could not be read.")
     if market.truncated:
@@ -190,6 +249,26 @@ def can_rent(node: Executor, gpu_count: int) -> bool:
     # Of a node that says neither what it has nor what is free, its smallest part is all that can be hoped for.
     most = (node.total_gpu_count or smallest) if free is None else free
     return smallest <= gpu_count <= most
+
+
+def listed_rental(node: Executor, gpu_count: int | None) -> Rental:
+    """So many GPUs of a node, or the fewest that it surely rents, at the price of its listing; where it has none, 0."""
+    count = gpu_count or surely_rentable_count(node)
+    return Rental(node, count, (node.price_per_gpu or 0) * count)
+
+
+def sure_rentals(nodes: Iterable[Executor], gpu_count: int | None) -> list[Rental]:
+    """Those of so many GPUs, or of the fewest of each node, that the nodes are sure to rent now, at a price.
+
+    A node that does not say how it splits may rent only whole.
+    """
+    return [
+        listed_rental(node, gpu_count)
+        for node in nodes
+        if has_price(node)
+        and can_rent(node, gpu_count or smallest_gpu_count(node))
+        and (gpu_count in (None, node.total_gpu_count) or node.smallest_rentable_gpu_count is not None)
+    ]
 
 
 def describe_counts(node: Executor) -> str:
@@ -235,7 +314,7 @@ def cheapest_fitting(
     Raises:
         NothingFits: no node fits.
     """
-    fitting = [node for node in nodes if admits(node) and filters.surely_fit(node)]
+    fitting = [rental.node for rental in filters.met_by(sure_rentals(filter(admits, nodes), filters.gpu_count))]
     if not fitting:
         cheapest = min(filter(has_price, filter(admits, nodes)), key=price_order, default=None)
         on_offer = f"no {filters.gpu_type or 'node'} is for rent now"
