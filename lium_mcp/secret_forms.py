@@ -56,7 +56,12 @@ _BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 def holds_hidden(text: str) -> bool:
     """Whether a text holds what is never shown, or what may be an escape: it may say more than it seems to."""
-    return _MAY_BE_ESCAPED.search(text) is not None or UNSAFE.search(text) is not None
+    return _MAY_BE_ESCAPED.search(text) is not None or _holds_unsafe(text)
+
+
+def _holds_unsafe(text: str) -> bool:
+    # Of nearly every text it is seen at once.
+    return not (text.isascii() and text.isprintable()) and UNSAFE.search(text) is not None
 
 
 def redacted(text: str, find: Find) -> str:
@@ -82,6 +87,10 @@ class Secrets:
         for value in values:
             if len(value) >= LEAST_SECRET_CHARACTERS:
                 self._add(value)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._forms)
 
     def _add(self, value: str) -> None:
         for plain, _ in _layers(value):
@@ -183,7 +192,7 @@ def _layers(text: str) -> Iterator[tuple[str, Callable[[Span], Span]]]:
 
 def _without_controls(text: str, origin: Callable[[Span], Span]) -> Iterator[tuple[str, Callable[[Span], Span]]]:
     """The text as it is shown, if it holds what is never shown: invisible characters may stand inside a secret."""
-    if UNSAFE.search(text):
+    if _holds_unsafe(text):
         joined = _Joined(text, UNSAFE)
         yield joined.text, lambda span: origin(joined.origin(span))
 

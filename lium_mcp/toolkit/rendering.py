@@ -70,6 +70,7 @@ def _json(data: dict[str, JsonValue]) -> str:
 def _is_plain(data: JsonValue, redact: Callable[[str], str]) -> bool:
     """Whether nothing below would change the data, told by one look at all its texts together, as nearly always."""
     texts: set[str] = set()
+    names: set[str] = set()
     waiting: list[JsonValue] = [data]
     while waiting:
         value = waiting.pop()
@@ -78,19 +79,18 @@ def _is_plain(data: JsonValue, redact: Callable[[str], str]) -> bool:
         elif isinstance(value, list | dict):
             if len(value) > _MOST_ITEMS:
                 return False
-            if isinstance(value, list):
-                waiting.extend(value)
-                continue
-            if not _OF_FAILURES.isdisjoint(value) or any(map(names_secret, value)):
-                return False
-            texts.update(value)
-            waiting.extend(value.values())
+            if isinstance(value, dict):
+                names.update(value)
+            waiting.extend(value.values() if isinstance(value, dict) else value)
         elif isinstance(value, float) and not math.isfinite(value):
             return False
+    if not _OF_FAILURES.isdisjoint(names) or any(map(names_secret, names)):
+        return False
+    texts |= names
     if max(map(len, texts), default=0) > _MOST_NAME_CHARACTERS:
         return False
-    # A line apart from each other, what stands in one of them stands in all; but escapes could hide what follows.
-    joined = "\n".join(texts)
+    # Apart from each other, what stands in one of them stands in all; but escapes could hide what follows.
+    joined = " ".join(texts)
     return not holds_hidden(joined) and redact(joined) == joined
 
 
