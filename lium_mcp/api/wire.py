@@ -4,7 +4,6 @@ Credentials go to the configured origin only; only what may be repeated is repea
 a size limit; every failure is a `LiumError` that says whether the request possibly took effect.
 """
 
-import hashlib
 import hmac
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -82,7 +81,7 @@ def hiding(values: Iterable[str]) -> Iterator[None]:
 
 def key_tag(key: str, base_url: str) -> str:
     """The tag that stands for a key in the ledger: it differs by key and address, and neither can be read from it."""
-    return hmac.new(key.encode(), f"lium-mcp account at {base_url}".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key.encode(), f"lium-mcp account at {base_url}".encode(), "sha256").hex()
 
 
 class Wire:
@@ -210,7 +209,7 @@ class Wire:
     def keyed_digest(self, text: str) -> str:
         """A digest that only whoever has this key can make: of a text with a secret in it nothing can be guessed."""
         key = (self._api_key or "").encode()
-        return hmac.new(key, f"lium-mcp digest of {text}".encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
+        return hmac.digest(key, f"lium-mcp digest of {text}".encode(errors="surrogatepass"), "sha256").hex()
 
     async def aclose(self) -> None:
         """Close the pool; nothing can be sent afterwards."""
