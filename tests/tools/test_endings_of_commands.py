@@ -112,7 +112,7 @@ async def test_the_watch_ends_with_its_command_and_leaves_alone_what_is_meant_to
     command = (
         f"nohup sleep {quick_pod.port} >/dev/null 2>&1 </dev/null & sleep 0.3; echo $$; ls /tmp/.LIUM*$LIUM_COMMAND"
     )
-    run = await on_sshd.call("run_command", pod="train", command=command, timeout_seconds=2)
+    run = await on_sshd.call("run_command", pod="train", command=command, timeout_seconds=10)
     assert run["outcome"] == "done"
     shell, *files = run["stdout"].split()
     assert files == []

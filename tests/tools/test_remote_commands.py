@@ -49,7 +49,7 @@ async def test_long_output_is_cut_in_the_middle_and_says_how_to_get_the_rest(on_
 async def test_what_takes_too_long_is_stopped_with_all_that_it_started(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
     run = await on_sshd.call(
-        "run_command", pod="train", command="echo on; (sleep 60; true) & sleep 60", timeout_seconds=1
+        "run_command", pod="train", command="echo on; (sleep 60; true) & sleep 60", timeout_seconds=4
     )
     assert run["outcome"] == "stopped"
     assert "exit_code" not in run
@@ -85,17 +85,16 @@ async def test_at_the_time_limit_ends_too_what_has_left_the_process_group(
 async def test_a_daemon_that_hides_in_every_way_is_the_one_thing_that_escapes(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
     hidden = "env -i setsid sh -c 'exec 9>&-; (sleep 1; touch late) & exit' ; sleep 60"
-    run = await on_sshd.call("run_command", pod="train", command=hidden, timeout_seconds=1)
+    run = await on_sshd.call("run_command", pod="train", command=hidden, timeout_seconds=4)
     assert run["outcome"] == "stopped"
-    await asyncio.sleep(1)
-    assert (sshd.home / "late").exists()
+    await asyncio.to_thread(wait_until, (sshd.home / "late").exists)
 
 
 async def test_when_the_client_goes_all_that_a_command_began_ends(sandbox: Sandbox, sshd: Sshd) -> None:
     command = f"touch begun; {LEAVING[0]}".format(left="sleep 60; true")
     async with agent_on(sandbox, transport=at_sshd(sandbox, sshd), ssh_key_path=sshd.key_path) as agent:
         await rent(agent)
-        async with asyncio.timeout(20), anyio.create_task_group() as group:
+        async with asyncio.timeout(60), anyio.create_task_group() as group:
             group.start_soon(lambda: agent.raw("run_command", pod="train", command=command))
             while not (sshd.home / "begun").exists():  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.01)
@@ -118,13 +117,12 @@ async def test_what_is_meant_to_live_on_after_a_command_lives_on(on_sshd: Agent,
     run = await on_sshd.call("run_command", pod="train", command=command)
     assert (run["outcome"], run["exit_code"]) == ("done", 0)
     assert "problem" not in run
-    await asyncio.sleep(1)
-    assert (sshd.home / "served").exists()
+    await asyncio.to_thread(wait_until, (sshd.home / "served").exists)
 
 
 async def test_what_is_left_running_in_the_background_is_said(on_sshd: Agent) -> None:
     await rent(on_sshd)
-    run = await on_sshd.call("run_command", pod="train", command="sleep 3 & echo begun")
+    run = await on_sshd.call("run_command", pod="train", command="sleep 60 & echo begun")
     assert (run["outcome"], run["exit_code"], run["stdout"]) == ("done", 0, "begun\n")
     assert "in the background" in run["problem"]
 

@@ -19,6 +19,7 @@ from tests.sshd import Sshd, at_sshd, rent, wait_until
 
 Answer = dict[str, Any]
 _PATIENCE_SECONDS = 60
+_UNTIL_GO = "while [ ! -e go ]; do sleep 0.05; done"
 
 
 async def until(agent: Agent, name: str, holds: Callable[[Answer], bool]) -> Answer:
@@ -46,11 +47,16 @@ async def test_a_job_is_started_and_found_again_by_name_from_another_session(
 ) -> None:
     pod_id = await rent(on_sshd)
     started = await on_sshd.call(
-        "start_job", pod="train", name="train-1", command="pwd; echo half; sleep 1; echo done >&2; exit 7", max_hours=1
+        "start_job",
+        pod="train",
+        name="train-1",
+        command=f"pwd; echo half; {_UNTIL_GO}; echo done >&2; exit 7",
+        max_hours=1,
     )
     assert (started["outcome"], started["pod_id"]) == ("pending", pod_id)
     assert started["job"]["status"] == "running"
     assert "get_job" in started["next"]
+    (sshd.home / "go").touch()
     async with another_session(sandbox, sshd) as later:
         seen = await until(later, "train-1", over)
         assert (seen["outcome"], seen["job"]["status"], seen["job"]["exit_code"]) == ("failed", "failed", 7)
@@ -190,7 +196,7 @@ async def test_what_left_the_process_group_and_ignores_the_signal_is_killed(on_s
     await rent(on_sshd)
     command = """setsid sh -c 'trap "echo x >> asked" TERM; while :; do echo x >> alive; sleep 0.1; done' & sleep 60"""
     await on_sshd.call("start_job", pod="train", name="j", command=command)
-    await asyncio.sleep(0.5)
+    await asyncio.to_thread(wait_until, (sshd.home / "alive").exists)
     assert (await on_sshd.call("stop_job", pod="train", name="j"))["job"]["status"] == "stopped"
     size = (sshd.home / "alive").stat().st_size
     await asyncio.sleep(0.5)
@@ -314,11 +320,13 @@ async def test_then_leaves_the_pod_if_the_backup_fails(on_sshd: Agent, sandbox: 
     assert [pod["name"] for pod in (await on_sshd.call("list_pods"))["pods"]] == ["train"]
 
 
-async def test_then_leaves_the_pod_if_its_schedule_backs_up_a_part(on_sshd: Agent, sandbox: Sandbox) -> None:
+async def test_then_leaves_the_pod_if_its_schedule_backs_up_a_part(
+    on_sshd: Agent, sandbox: Sandbox, sshd: Sshd
+) -> None:
     await rent(on_sshd)
-    await on_sshd.call("start_job", pod="train", name="j", command="sleep 1", then="backup_and_remove")
+    await on_sshd.call("start_job", pod="train", name="j", command=_UNTIL_GO, then="backup_and_remove")
     await on_sshd.call("set_backup_schedule", pod="train", path="/root/logs")  # refused before a job, not after
-    await asyncio.sleep(1)
+    (sshd.home / "go").touch()
     sandbox.clock.advance(minutes=1)  # so that there are looks enough left of this minute's
     seen = await until(on_sshd, "j", failed_in_minutes(sandbox))
     assert seen["job"]["problem"] == "backup_partial"
@@ -384,9 +392,10 @@ async def test_a_later_server_takes_up_what_is_to_follow(sandbox: Sandbox, sshd:
     address = "https://lium.example/api" if by == "its start" else "http://127.0.0.1/api"
     async with another_session(sandbox, sshd, base_url=address) as agent:
         await rent(agent)
-        await agent.call("start_job", pod="train", name="j", command="sleep 1", then="backup_and_remove")
-    await asyncio.sleep(1.5)
-    assert len((sshd.home / ".lium-mcp" / "jobs" / "j" / "exit_code").read_text()) == 2
+        await agent.call("start_job", pod="train", name="j", command=_UNTIL_GO, then="backup_and_remove")
+    (sshd.home / "go").touch()
+    ended = sshd.home / ".lium-mcp" / "jobs" / "j" / "exit_code"
+    await asyncio.to_thread(wait_until, lambda: ended.exists() and ended.read_text() == "0\n")
     async with another_session(sandbox, sshd, base_url=address, read_only=True) as reader:
         seen = await reader.call("get_job", pod="train", name="j")
         assert "only reads" in seen["next"]
