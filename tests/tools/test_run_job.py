@@ -76,6 +76,10 @@ def over(seen: Answer) -> bool:
     return bool(seen["outcome"] != "pending")
 
 
+def booting(seen: Answer) -> bool:
+    return bool(seen["job"]["status"] == "booting")
+
+
 def over_in_minutes(account: Sandbox) -> Callable[[Answer], bool]:
     """Whether a run is over by now, for what is tried again minutes later."""
 
@@ -223,8 +227,8 @@ async def test_a_job_that_is_stopped_is_followed_by_nothing(account: Sandbox, at
 async def test_a_run_that_is_stopped_before_its_command_takes_its_pod_with_it(account: Sandbox, at: Any) -> None:
     account.add_fault("ssh_silent", pod_name="train", lasting_seconds=100_000)
     async with at() as agent:
-        began = await agent.call("run_job", name="train", command="touch ran", wait_seconds=2, **SMALL)
-        assert (began["outcome"], began["job"]["status"]) == ("pending", "booting")
+        await agent.call("run_job", name="train", command="touch ran", wait_seconds=2, **SMALL)
+        began = await until(agent, booting)
         assert "within two minutes" in began["next"]
         seen = await until(agent, lambda seen: "removes the pod at" in seen["warnings"][-1])
         assert seen["job"]["status"] == "booting"
@@ -251,7 +255,8 @@ async def test_a_pod_that_does_not_start_is_boot_failed_and_gone(account: Sandbo
 async def test_a_pod_that_never_answers_is_removed_while_it_bills(account: Sandbox, at: Any) -> None:
     account.add_fault("ssh_silent", pod_name="train", lasting_seconds=100_000)
     async with at() as agent:
-        await agent.call("run_job", name="train", command="true", wait_seconds=2, **SMALL)
+        await agent.call("run_job", name="train", command="true", wait_seconds=0, **SMALL)
+        await until(agent, booting)
         account.clock.advance(minutes=16)
         ended = await until(agent, over)
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "boot_failed")
@@ -687,7 +692,7 @@ async def test_a_run_that_is_tried_again_has_what_earlier_tries_left_of_its_tota
         total = round(1.5 * cheapest["price_per_hour_usd"], 2)
         wanted = {"name": "train", "command": "true", "gpu_type": "A100", "max_total_usd": total, "wait_seconds": 0}
         await agent.call("run_job", **wanted)
-        await until(agent, lambda seen: seen["job"]["status"] == "booting")
+        await until(agent, booting)
         account.clock.advance(minutes=50)
         ended = await until(agent, over)
         assert ended["job"]["status"] == "boot_failed"

@@ -67,7 +67,7 @@ async def test_an_order_waits_and_rents_once_the_price_has_dropped(
         prices(sandbox, CHEAP)
         await until(lambda: living(sandbox), sandbox)
         await until(lambda: living(sandbox)[0]["status"] == "RUNNING", sandbox)
-        row = await shown(agent)
+        row = await rented(agent)
         [pod] = living(sandbox)
         assert (row["status"], row["pod_id"], pod["pod_name"]) == ("rented", pod["id"], "train")
         assert pod["price"] <= placed["max_usd_per_hour"]
@@ -337,6 +337,7 @@ async def test_the_pod_that_an_order_rented_is_removed_by_its_name_and_not_rente
     async with at() as agent:
         await order(agent)
         prices(sandbox, CHEAP)
+        await rented(agent)
         await until(lambda: [pod for pod in living(sandbox) if pod["status"] == "RUNNING"], sandbox)
         await agent.call("remove_pod", pod="train", wait_seconds=300)
         await until(lambda: not living(sandbox), sandbox)
