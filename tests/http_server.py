@@ -25,7 +25,8 @@ Way = Literal["modern", "legacy", "sse"]
 WAYS: Final[tuple[Way, ...]] = ("modern", "legacy", "sse")
 MODERN_VERSION: Final = "2026-07-28"
 LEGACY_VERSION: Final = "2025-11-25"
-STOP_SECONDS: Final = 5
+# Of which an idle machine needs a tenth.
+STOP_SECONDS: Final = 30
 _EVERY_ANSWER: Final = "application/json, text/event-stream"
 
 
@@ -42,7 +43,7 @@ class Served:
         return self.log.read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit status; taking longer than promised fails."""
+        """Send a signal and return the exit status; one that does not end fails."""
         self.process.send_signal(number)
         return self.process.wait(timeout=STOP_SECONDS)
 

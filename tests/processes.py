@@ -79,14 +79,17 @@ class Served:
         assert answer["id"] == message["id"]
         return answer
 
+    def close_input(self) -> None:
+        """Hang up, and read on."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     def interrupt(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     async def end(self) -> int:
         """Wait for the exit status, closing standard input if that has not been done."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
+        self.close_input()
         return await self.exited()
 
     async def exited(self) -> int:

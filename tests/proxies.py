@@ -17,7 +17,7 @@ from tests.sshd import find
 
 _ROOT: Final = Path(__file__).parents[1]
 _HTTP_PAGE: Final = _ROOT / "docs" / "http.md"
-_START_SECONDS: Final = 10
+_START_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Proxy:
                     assert process.poll() is None, log.read_text()
                     assert time.monotonic() < deadline, log.read_text()
                     time.sleep(0.02)
+                assert process.poll() is None, log.read_text()  # else who listens there is another
                 yield f"http://127.0.0.1:{port}"
             finally:
                 process.terminate()

@@ -1,10 +1,12 @@
 """Faults of a real connection: cut, slow, too large, mangled, never there."""
 
+import asyncio
 import gzip
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 import anyio
 import httpx2
@@ -21,12 +23,13 @@ from lium_mcp.api.errors import (
     UnreadableResponse,
 )
 from lium_mcp.api.rent_requests import RentRequest
-from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, PUBLIC_KEY, TurnedClock
+from tests.api.fakes import IDEMPOTENCY_KEY, KEY, NODE_ID, POD_ID, PUBLIC_KEY, TurnedClock, client_on
+from tests.faults.virtual_time import run_virtually
 from tests.wires import Act, Forward, Wire, answering, cut, drop, raw, reset, served, silence, streaming, trickle
 
 RENT = RentRequest(pod_name="train", template_id=NODE_ID, user_public_key=[PUBLIC_KEY], gpu_count=1)
 
-
+T = TypeVar("T")
 BROKEN = httpx2.ReadError("the connection broke")
 
 
@@ -36,19 +39,31 @@ def serving(act: Act) -> AbstractAsyncContextManager[Wire]:
     return served(wire)
 
 
-def client_at(base_url: str, *, timeout_seconds: float = 5.0, max_response_bytes: int = 2**20) -> LiumClient:
+def client_at(base_url: str, *, max_response_bytes: int = 2**20) -> LiumClient:
     return LiumClient(
         api_key=KEY,
         base_url=base_url,
         clock=TurnedClock(),
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=30,
         max_response_bytes=max_response_bytes,
     )
 
 
-async def rent_error(act: Act, *, timeout_seconds: float = 5.0) -> LiumError:
+def in_no_time(act: Act, use: Callable[[LiumClient], Awaitable[T]], **options: Any) -> T:
+    """What a client does whose time limits pass at once, on a wire without a socket."""
+    wire = Wire()
+    wire.on("*", "**", act)
+
+    async def main() -> T:
+        async with client_on(wire, **options) as client:
+            return await use(client)
+
+    return run_virtually(main())
+
+
+async def rent_error(act: Act) -> LiumError:
     """How a rent ends, which is sent once."""
-    async with serving(act) as wire, client_at(wire.base_url, timeout_seconds=timeout_seconds) as client:
+    async with serving(act) as wire, client_at(wire.base_url) as client:
         with pytest.raises(LiumError) as caught:
             await client.executors.rent(NODE_ID, RENT, idempotency_key=IDEMPOTENCY_KEY)
     assert len(wire.requests) == 1
@@ -93,10 +108,10 @@ async def test_rent_that_left_and_lost_its_answer_is_unknown_and_was_sent_once(
     assert (error.idempotency_key, error.pod_name) == (IDEMPOTENCY_KEY, "train")
 
 
-async def test_rent_without_an_answer_in_time_is_unknown() -> None:
-    error = await rent_error(silence, timeout_seconds=0.2)
-    assert isinstance(error, RentOutcomeUnknown)
-    assert isinstance(error.cause, RequestTimedOut)
+def test_rent_without_an_answer_in_time_is_unknown() -> None:
+    with pytest.raises(RentOutcomeUnknown) as caught:
+        in_no_time(silence, lambda client: client.executors.rent(NODE_ID, RENT, idempotency_key=IDEMPOTENCY_KEY))
+    assert isinstance(caught.value.cause, RequestTimedOut)
 
 
 async def test_rent_that_could_not_connect_rented_nothing() -> None:
@@ -135,32 +150,27 @@ async def test_log_that_unpacks_into_one_endless_line_is_read_to_its_end_in_litt
 
 
 @pytest.mark.parametrize("came", [[], ["one", "two"]], ids=len)
-async def test_log_that_goes_quiet_is_what_came_by_the_end_of_the_time(came: list[str]) -> None:
+def test_log_that_goes_quiet_is_what_came_by_the_end_of_the_time(came: list[str]) -> None:
     act = streaming("".join(f'data: {{"log": "{line}"}}\n\n' for line in came).encode(), None)
-    async with serving(act) as wire, client_at(wire.base_url, timeout_seconds=0.3) as client:
-        assert await client.pods.logs(POD_ID) == (came, False, False)
+    assert in_no_time(act, lambda client: client.pods.logs(POD_ID)) == (came, False, False)
 
 
-async def test_log_without_end_is_left_at_the_end_of_the_time() -> None:
+def test_log_without_end_is_left_at_the_end_of_the_time() -> None:
     async def flood() -> AsyncIterator[bytes]:
         while True:
             yield b'data: {"log": "more"}\n' * 1000
+            await anyio.sleep(10)
 
     async def act(request: httpx2.Request, forward: Forward) -> httpx2.Response:
         return httpx2.Response(200, content=flood())
 
-    async with (
-        serving(act) as wire,
-        client_at(wire.base_url, timeout_seconds=0.3, max_response_bytes=1000) as client,
-    ):
-        with anyio.fail_after(5):
-            assert await client.pods.logs(POD_ID, tail=3) == (["more"] * 3, False, False)
+    log = in_no_time(act, lambda client: client.pods.logs(POD_ID, tail=3), max_response_bytes=1000)
+    assert log == (["more"] * 3, False, False)
 
 
-async def test_trickling_answer_ends_at_the_time_limit() -> None:
-    async with serving(trickle) as wire, client_at(wire.base_url, timeout_seconds=0.3) as client:
-        with pytest.raises(RequestTimedOut):
-            await client.volumes.create(name="data")
+def test_trickling_answer_ends_at_the_time_limit() -> None:
+    with pytest.raises(RequestTimedOut):
+        in_no_time(trickle, lambda client: client.volumes.create(name="data"))
 
 
 async def test_answer_over_the_limit_is_cut_off() -> None:
@@ -196,7 +206,9 @@ async def test_refusal_counts_even_if_its_body_is_cut_or_endless(act: Act) -> No
 async def test_cancelled_call_stops_at_once_and_leaves_the_client_usable() -> None:
     async with serving(answering(200, [])) as wire, client_at(wire.base_url) as client:
         wire.on("*", "**", silence, times=1)
-        with anyio.move_on_after(0.1) as scope:
-            await client.pods.list()
-        assert scope.cancelled_caught
+        listing = asyncio.create_task(client.pods.list())
+        await wire.arrival("GET")
+        listing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await listing
         assert await client.pods.list() == []

@@ -20,16 +20,22 @@ from lium_mcp.sandbox import Sandbox, serve_sandbox
 from tests.processes import environment
 
 _START_SECONDS: Final = 60
-_STOP_SECONDS: Final = 5
+_STOP_SECONDS: Final = 30
 
 
 class _Stage(Sandbox):
     """A port for one sandbox after the other: starting a server takes longer than most tests."""
 
-    playing: Sandbox
+    playing: Sandbox | None = None
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.playing is not None
         await self.playing.app(scope, receive, send)
+
+    def close(self) -> None:
+        super().close()
+        if self.playing is not None:
+            self.playing.close()
 
 
 class SimulatedElsewhere:
@@ -37,7 +43,7 @@ class SimulatedElsewhere:
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        self._http = httpx2.Client(base_url=base_url.removesuffix("/api") + "/_sandbox", timeout=10, trust_env=False)
+        self._http = httpx2.Client(base_url=base_url.removesuffix("/api") + "/_sandbox", timeout=60, trust_env=False)
 
     def state(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._http.get("/state").raise_for_status().json())
@@ -54,7 +60,7 @@ class SimulatedElsewhere:
         self._http.post("/faults", json={"kind": kind, **options}).raise_for_status()
 
     def calm(self) -> None:
-        """Disarm all faults."""
+        """Disarm all faults, and let go what a slow one holds."""
         self._http.delete("/faults").raise_for_status()
 
     def close(self) -> None:
@@ -100,6 +106,7 @@ class Simulated(SimulatedElsewhere):
     @property
     def playing(self) -> Sandbox:
         """The sandbox itself, for what somebody else does to it."""
+        assert self._stage.playing is not None
         return self._stage.playing
 
 
@@ -117,7 +124,7 @@ def simulating() -> Iterator[Simulated]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    simulated = Simulated(address.result(timeout=10), stage)
+    simulated = Simulated(address.result(timeout=_START_SECONDS), stage)
     try:
         yield simulated
     finally:

@@ -1,6 +1,7 @@
 """How many calls callers may make, at once and in a minute: over real sockets, and by a clock that is turned."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,12 @@ async def test_who_shows_no_key_is_counted_by_the_address(few: Served) -> None:
 
 
 async def test_many_keys_are_no_way_around_it(few: Served) -> None:
-    statuses = [(await post(few, {"X-API-Key": f"sk_key{number}"})).status_code for number in range(13)]
-    assert statuses == [200] * 12 + [429]
+    started = time.monotonic()
+    answered = 0
+    while (await post(few, {"X-API-Key": f"sk_key{answered}"})).status_code == 200:
+        answered += 1
+    # Four keys' worth, and what came back meanwhile.
+    assert 12 <= answered <= 12 + (time.monotonic() - started) / 5
 
 
 async def test_a_proxy_that_is_named_is_more_than_one_address(lium: Wire, tmp_path: Path) -> None:
@@ -100,13 +105,13 @@ async def test_a_call_that_runs_leaves_room_when_it_ends(lium: Wire, tmp_path: P
 async def test_a_caller_who_leaves_leaves_room(lium: Wire, tmp_path: Path) -> None:
     with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_CALLS_AT_ONCE="1") as server:
         held = lium.hold("GET", "/executors")
-        with anyio.move_on_after(5) as patience:
+        with anyio.move_on_after(60) as patience:
             async with anyio.create_task_group() as group:
                 group.start_soon(post, server, MINE)
                 await held.reached()
                 group.cancel_scope.cancel()
         assert not patience.cancelled_caught
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while (await post(server, MINE)).status_code == 429:  # noqa: ASYNC110 - it takes a moment to be noticed
                 await anyio.sleep(0.02)
 

@@ -18,6 +18,7 @@ HALF_A_BODY = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 NOBODY = {"LIUM_BASE_URL": "http://127.0.0.1:9/api"}
 QUICK = {"head_seconds": 0.5, "body_seconds": 1.0}
+PATIENCE_SECONDS = 30
 
 
 @pytest.fixture
@@ -28,25 +29,25 @@ def sockets() -> Iterator[ExitStack]:
 
 def connect(served: Served, sockets: ExitStack, words: bytes = b"") -> socket.socket:
     host, port = served.url.removeprefix("http://").split(":")
-    made = sockets.enter_context(socket.create_connection((host, int(port)), timeout=10))
+    made = sockets.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS))
     made.sendall(words)
     return made
 
 
-def seconds_until_closed(waiting: socket.socket, drip: bytes = b"") -> float:
-    started = time.monotonic()
+def until_closed(waiting: socket.socket, drip: bytes = b"") -> None:
     waiting.settimeout(0.05)
-    while time.monotonic() - started < 10:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
         try:
             if drip:
                 waiting.sendall(drip)
             if not waiting.recv(10_000):
-                break
+                return
         except TimeoutError:
             continue
         except OSError:
-            break
-    return time.monotonic() - started
+            return
+    pytest.fail("it is not closed")
 
 
 def is_open(waiting: socket.socket) -> bool:
@@ -60,7 +61,7 @@ def is_open(waiting: socket.socket) -> bool:
 
 
 def lives(served: Served) -> bool:
-    return httpx2.get(f"{served.url}/healthz", timeout=6, trust_env=False).status_code == 200
+    return httpx2.get(f"{served.url}/healthz", timeout=PATIENCE_SECONDS, trust_env=False).status_code == 200
 
 
 def test_the_bounds_are_as_documented() -> None:
@@ -77,30 +78,32 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.mark.parametrize("words", [b"", HALF_A_HEAD, b"POST"], ids=["nothing", "half a head", "a word"])
 @pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "dripping"])
 def test_a_head_has_its_time_however_it_comes(quick: Served, sockets: ExitStack, words: bytes, drip: bytes) -> None:
-    waiting = connect(quick, sockets, words)
-    assert 0.3 < seconds_until_closed(waiting, drip) < 5
+    started = time.monotonic()  # before the server begins to count
+    until_closed(connect(quick, sockets, words), drip)
+    assert time.monotonic() - started >= QUICK["head_seconds"]
     assert lives(quick)
 
 
 @pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "dripping"])
 def test_a_body_has_its_time_however_it_comes(quick: Served, sockets: ExitStack, drip: bytes) -> None:
-    waiting = connect(quick, sockets, HALF_A_BODY)
-    assert 0.8 < seconds_until_closed(waiting, drip) < 5
+    started = time.monotonic()
+    until_closed(connect(quick, sockets, HALF_A_BODY), drip)
+    assert time.monotonic() - started >= QUICK["body_seconds"]
     assert "Traceback" not in quick.stderr()
 
 
 def test_the_next_request_has_its_time_too(quick: Served, sockets: ExitStack) -> None:
+    started = time.monotonic()
     waiting = connect(quick, sockets, HEALTH + HEALTH + HALF_A_HEAD)
     heard = b""
-    started = time.monotonic()
     while piece := waiting.recv(10_000):
         heard += piece
     assert heard.count(b"200 OK") == 2
-    assert 0.3 < time.monotonic() - started < 5
+    assert time.monotonic() - started >= QUICK["head_seconds"]
 
 
 def test_a_stream_is_not_timed(quick: Served) -> None:
-    with httpx2.stream("GET", f"{quick.url}/sse", timeout=10, trust_env=False) as stream:
+    with httpx2.stream("GET", f"{quick.url}/sse", timeout=PATIENCE_SECONDS, trust_env=False) as stream:
         lines = stream.iter_lines()  # whoever drops it hangs up
         assert next(lines) == "event: endpoint"
         path = next(lines).removeprefix("data: ")
@@ -115,8 +118,8 @@ def test_half_requests_keep_nobody_out_and_are_bounded(tmp_path: Path, sockets: 
     with serving_within(tmp_path, connections=bounds, settings=NOBODY) as served:
         slow = [connect(served, sockets, HALF_A_HEAD) for _ in range(200)]
         assert lives(served), "the oldest made way"
-        assert sum(map(is_open, slow)) <= 20
-        assert not is_open(slow[0])
+        for made_way in slow[:-20]:
+            until_closed(made_way)
         assert served.stop() == 0
         assert served.stderr().count("\n") < 10
 
@@ -131,19 +134,16 @@ def test_a_full_table_is_said_and_ends_with_its_streams(
     ):
         with ExitStack() as streams:
             for _ in range(5):
-                stream = http.stream("GET", f"{served.url}/sse", timeout=10)
+                stream = http.stream("GET", f"{served.url}/sse", timeout=PATIENCE_SECONDS)
                 assert streams.enter_context(stream).status_code == 200
             for _ in range(30):
                 answer = connect(served, sockets, HEALTH).recv(10_000)
                 assert re.match(rb"HTTP/1.1 503 ", answer)
                 assert b"Retry-After: " in answer
-        for _ in range(100):
-            with httpx2.Client(trust_env=False) as other:
-                if other.get(f"{served.url}/healthz").status_code == 200:
-                    break
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while httpx2.get(f"{served.url}/healthz", trust_env=False).status_code != 200:
+            assert time.monotonic() < deadline, "no room although all have left"
             time.sleep(0.02)
-        else:
-            pytest.fail("no room although all have left")
         assert served.stderr().count("A connection was refused") == 1, "the log says a thing once"
 
 

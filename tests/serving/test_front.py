@@ -111,7 +111,7 @@ async def test_a_host_that_writes_long_before_it_reads_gets_all_answers() -> Non
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(written)
-    await asyncio.wait_for(process.stdin.drain(), 20)
+    await asyncio.wait_for(process.stdin.drain(), 60)
     await asyncio.sleep(1.5)  # by now the server has taken over
     process.stdin.close()
     answers = [json.loads(line) async for line in process.stdout]
@@ -147,11 +147,11 @@ async def test_a_host_that_reads_no_more_is_left() -> None:
     transport._transport.close()
     for number in range(1, 400):
         process.stdin.write(json.dumps(request("tools/list", number, LEGACY)).encode() + b"\n")
-    await asyncio.wait_for(process.wait(), 10)
+    await asyncio.wait_for(process.wait(), 60)
 
 
 async def test_what_strays_to_standard_output_does_not_reach_the_host(tmp_path: Path) -> None:
-    begun = tmp_path / "begun"
+    begun, over = tmp_path / "begun", tmp_path / "over"
     (tmp_path / "sitecustomize.py").write_text(
         "import os, threading, time\n"
         "def stray():\n"
@@ -160,6 +160,7 @@ async def test_what_strays_to_standard_output_does_not_reach_the_host(tmp_path: 
         "        time.sleep(pause)\n"
         "        print('stray', flush=True)\n"
         "        os.system('echo child')\n"
+        f"    open({str(over)!r}, 'w').close()\n"
         "threading.Thread(target=stray, daemon=True).start()\n"
     )
     path = os.pathsep.join((str(tmp_path), environment()["PYTHONPATH"]))
@@ -168,7 +169,8 @@ async def test_what_strays_to_standard_output_does_not_reach_the_host(tmp_path: 
         begun.touch()
         await server.send(INITIALIZED)
         await server.ask(called(1, "list_pods", LEGACY))
-        await asyncio.sleep(1.2)
+        while not over.exists():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.01)
         assert "result" in await server.ask(request("tools/list", 2, LEGACY))
         await server.end()
     assert Counter(server.stderr.split())["stray"] == 3
@@ -193,7 +195,7 @@ async def test_a_server_whose_parent_dies_ends_though_its_pipe_stays_open(after_
         await asyncio.sleep(after_seconds)
         host.kill()
         host.wait()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while _lives(int(ours.read_text())):
             assert time.monotonic() < deadline, "it lives on without anybody to serve"
             await asyncio.sleep(0.05)

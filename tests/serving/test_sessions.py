@@ -1,13 +1,13 @@
 """What callers over HTTP can make a server hold: attacked over real sockets, within bounds that a test can reach."""
 
+import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx2
 import pytest
 
@@ -15,11 +15,13 @@ from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
 from lium_mcp.serving.sessions import SessionBounds, address_of
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import MODERN_VERSION, Served, calling, initialize, initialized, serving_within, tool_call
+from tests.serving.test_metrics import read, value
 
 EVERY_ANSWER = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 MINE = {"X-API-Key": API_KEY}
 FEW: dict[str, float] = {"total": 6, "per_address": 4}
-UNUSED_SECONDS = 1.0
+UNUSED_SECONDS = 2.0
+PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def crowded(lium: Simulated, tmp_path: Path) -> Iterator[Served]:
 
 def client(served: Served, address: str = "192.0.2.1", **headers: str) -> httpx2.Client:
     every = EVERY_ANSWER | {"X-Forwarded-For": address} | headers
-    return httpx2.Client(base_url=served.url, headers=every, timeout=10, trust_env=False)
+    return httpx2.Client(base_url=served.url, headers=every, timeout=PATIENCE_SECONDS, trust_env=False)
 
 
 def open_session(http: httpx2.Client) -> httpx2.Response:
@@ -103,11 +105,14 @@ def test_sessions_of_sse_are_of_the_same_table(crowded: Served) -> None:
 
 def until_status(http: httpx2.Client, status: int) -> None:
     """The server learns of a lost connection when its socket says so."""
-    for _ in range(100):
-        if open_session(http).status_code == status:
-            return
+    until(lambda: open_session(http).status_code == status)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    pytest.fail(f"never {status}")
 
 
 @pytest.mark.parametrize("junk", [b"{}", b"[", json.dumps(tool_call("list_gpus", {}, modern=False)).encode()])
@@ -143,40 +148,57 @@ def test_nothing_but_a_tool_call_is_long(crowded: Served, headers: dict[str, str
 @pytest.fixture
 def impatient(lium: Simulated, tmp_path: Path) -> Iterator[Served]:
     sessions = {"unused_seconds": UNUSED_SECONDS, "idle_seconds": 600.0, "total": 20}
-    with serving_within(tmp_path, {"LIUM_BASE_URL": lium.base_url}, sessions=sessions) as served:
+    settings = {"LIUM_BASE_URL": lium.base_url, "LIUM_MCP_METRICS_PORT": "0"}
+    with serving_within(tmp_path, settings, sessions=sessions) as served:
         yield served
 
 
-async def test_a_session_that_nobody_uses_is_closed_and_others_are_not(impatient: Served) -> None:
-    def status(in_session: dict[str, str]) -> int:
-        return http.post("/mcp", json=initialized(), headers=in_session).status_code
+def is_open(http: httpx2.Client, in_session: dict[str, str]) -> bool:
+    return http.post("/mcp", json=initialized(), headers=in_session).status_code == 202
 
+
+def until_one_was_closed(served: Served, http: httpx2.Client) -> None:
+    """Open a session that nobody uses, and wait until it is closed: one that was opened before had longer for that."""
+
+    def count() -> float:
+        return value(read(served), "lium_mcp_open_sessions")
+
+    before = count()
+    in_session = {"Mcp-Session-Id": open_session(http).headers["mcp-session-id"]}
+    until(lambda: count() <= before)
+    assert not is_open(http, in_session)
+
+
+def test_a_session_that_nobody_uses_is_closed_and_others_are_not(impatient: Served) -> None:
     with client(impatient, **MINE) as http, client(impatient, **MINE) as listener:
-        unused, called, listened = [{"Mcp-Session-Id": open_session(http).headers["mcp-session-id"]} for _ in range(3)]
-        http.post("/mcp", json=initialized(), headers=called)
-        http.post("/mcp", json=tool_call("list_gpus", {}, modern=False), headers=called)
+        called, listened = [{"Mcp-Session-Id": open_session(http).headers["mcp-session-id"]} for _ in range(2)]
         with listener.stream("GET", "/mcp", headers=listened) as stream:
             assert stream.status_code == 200
-            await anyio.sleep(UNUSED_SECONDS * 1.5)
-            assert status(unused) == 404
-            assert status(called) == 202
-            assert status(listened) == 202
+            assert is_open(http, called)
+            http.post("/mcp", json=tool_call("list_gpus", {}, modern=False), headers=called)
+            until_one_was_closed(impatient, http)
+            assert is_open(http, called)
+            assert is_open(http, listened)
+
+
+async def test_a_client_of_the_sdk_listens_and_so_keeps_its_session(impatient: Served) -> None:
     async with calling(impatient.url, "legacy", MINE) as caller:
-        await anyio.sleep(UNUSED_SECONDS * 1.5)
-        assert (await caller.call("list_gpus"))["total"] > 0, "a client of the SDK listens, and so keeps its session"
+        with client(impatient, **MINE) as http:
+            await asyncio.to_thread(until_one_was_closed, impatient, http)
+        assert (await caller.call("list_gpus"))["total"] > 0
 
 
 def test_another_callers_requests_keep_no_session_open(impatient: Served) -> None:
     with client(impatient, **MINE) as http:
         in_session = {"Mcp-Session-Id": open_session(http).headers["mcp-session-id"]}
         theirs = in_session | {"X-API-Key": OTHER_API_KEY}
-        statuses: set[int] = set()
-        with anyio.from_thread.start_blocking_portal() as portal:
-            for _ in range(15):
-                statuses.add(http.post("/mcp", json=initialized(), headers=theirs).status_code)
-                portal.call(anyio.sleep, UNUSED_SECONDS / 10)
-        assert statuses == {404}
-        assert http.post("/mcp", json=initialized(), headers=in_session).status_code == 404
+
+        def is_closed() -> bool:
+            assert not is_open(http, theirs)
+            return value(read(impatient), "lium_mcp_open_sessions") == 0
+
+        until(is_closed)
+        assert not is_open(http, in_session)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The server as hosts start it: a process that is spoken to in lines of JSON, in both eras of the protocol."""
 
-import asyncio
 import json
 import re
 import signal
@@ -230,10 +229,10 @@ async def test_what_was_asked_before_the_input_ended_is_answered_but_nothing_is_
             )
             await held.reached()
             await server.send(called(3, request, "rent_pod", name="p", gpu_type="A100"))
-            end = asyncio.create_task(server.end())
-            await asyncio.sleep(0.1)
+            server.close_input()
+            assert {(await server.receive())["id"] for _ in range(2)} == {2, 3}, "what waits or changes is ended"
             held.let_go()
-            assert await end == 0
+            assert await server.end() == 0
         assert not lium.sent("POST", "/**")
     answers = {answer["id"]: answer["result"] for answer in map(json.loads, server.lines) if "result" in answer}
     assert answers.keys() == {0, 1, 2, 3}

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,13 +47,17 @@ EVERY_TRANSPORT: Final = (
 @pytest.fixture(scope="module")
 def _lium() -> Iterator[Simulated]:
     with simulating() as simulated:
+        simulated.begin()
         yield simulated
 
 
 @pytest.fixture
 def lium(_lium: Simulated) -> Simulated:
-    """A fresh sandbox in which a pod takes about two seconds to come up: not at the first look, but soon after it."""
-    _lium.begin()
+    """A fresh sandbox in which a pod takes about two seconds to come up: not at the first look, but soon after it.
+
+    Servers live on, so their time must not go back: it begins after the end of the last.
+    """
+    _lium.begin(start=_lium.playing.clock.now() + timedelta(minutes=1))
     _lium.run_at(8)
     return _lium
 
