@@ -33,6 +33,7 @@ _EXTERNAL_FIXTURES: Final = frozenset(
 # What else of a machine's environment the program reads. To read all authorities of a system takes 20 ms.
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _OF_THE_MACHINE: Final = frozenset({*_PROXIES, "SSL_CERT_FILE", "SSL_CERT_DIR", "SSH_AUTH_SOCK", "XDG_STATE_HOME"})
+_NEVER_SECONDS: Final = 10**6
 # In Linux's memory a file is made and removed a hundred times faster than on a disk, and a transaction committed.
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
 _MEMORY_BYTES: Final = 2**31
@@ -93,6 +94,16 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     write_ssh_key(home)
     monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture(autouse=True)
+def calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the servers of this process act in calls only, unless a test of what is done between them says when.
+
+    That goes by the clock of this machine: it would come into the middle of a test that a slow one takes seconds for.
+    """
+    monkeypatch.setattr("lium_mcp.between_calls._FIRST_ATTENTION_SECONDS", _NEVER_SECONDS)
+    monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", _NEVER_SECONDS)
 
 
 @pytest.fixture

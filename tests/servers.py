@@ -74,5 +74,3 @@ def hasten(monkeypatch: pytest.MonkeyPatch, *, pause_seconds: float = 0.02) -> N
     for name, seconds in pauses.items():
         monkeypatch.setattr(f"lium_mcp.rentals.worker._{name}_SECONDS", seconds)
     monkeypatch.setattr("lium_mcp.rentals.worker._SHORTEST_PAUSE_SECONDS", 0.005)
-    # Rents that must go are attended to by their own settling, which may order a removal once more.
-    monkeypatch.setattr("lium_mcp.between_calls._FIRST_ATTENTION_SECONDS", 600.0)

@@ -37,6 +37,11 @@ NOT_STATED: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def calls_alone() -> None:
+    """Here servers also act between calls, and when they do so by themselves."""
+
+
 def noting(act: Act, note: Callable[[], None]) -> Act:
     async def noted(request: httpx2.Request, forward: Forward) -> httpx2.Response:
         note()

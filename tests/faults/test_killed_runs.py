@@ -86,7 +86,6 @@ def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lium_mcp.services.jobs.claimed_run._AGAIN_SECONDS", 0.1)
     monkeypatch.setattr("lium_mcp.services.jobs.run_endings._DOWNLOAD_AGAIN_SECONDS", 0.1)
     monkeypatch.setattr("lium_mcp.services.jobs.runs._QUICK_SECONDS", 0.0)
-    monkeypatch.setattr("lium_mcp.between_calls._FIRST_ATTENTION_SECONDS", 600.0)
 
 
 @asynccontextmanager

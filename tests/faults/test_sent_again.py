@@ -185,7 +185,10 @@ async def test_what_a_person_agreed_to_is_sent_again_in_its_own_call_alone(accou
 
 
 @pytest.mark.parametrize("why", ["does not offer rent_pod", "a person is asked", "max_pods", ""])
-def test_between_calls_it_leaves_only_where_a_rent_might_leave(tmp_path: Path, why: str) -> None:
+def test_between_calls_it_leaves_only_where_a_rent_might_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr("lium_mcp.between_calls._FIRST_ATTENTION_SECONDS", 2.0)
     account = Sandbox(seed=7, speed=0)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
 
