@@ -8,7 +8,14 @@ from typing import Final
 
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.rentals import REPLAY_WINDOW, Entry, LedgerUnavailable, contradiction_of_request, unlisted_pod_ids
+from lium_mcp.rentals import (
+    REPLAY_WINDOW,
+    Entry,
+    LedgerUnavailable,
+    contradiction_of_request,
+    has_something_left,
+    unlisted_pod_ids,
+)
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import not_sent_again
@@ -34,12 +41,12 @@ async def list_with_rents(account: Account, read_only: bool) -> tuple[Rows[Pod],
     """
     try:
         entries, _ = await account.rents.standing()
-        if not entries:
-            pods = await account.lium.pods.lately()
-        elif read_only:
-            pods = await account.lium.pods.list()
-        else:
-            pods, entries = await account.renter.look()
+        pods = None if any(map(has_something_left, entries)) else await account.lium.pods.lately()
+        if pods is None or any(unlisted_pod_ids(entry, pods) for entry in entries):
+            if read_only:
+                pods = await account.lium.pods.list()
+            else:
+                pods, entries = await account.renter.look()
     except LedgerUnavailable as error:
         log.warning("The ledger of rents cannot be read: %s", error)
         return await account.lium.pods.lately(), []

@@ -85,7 +85,8 @@ class Repeats:
         async def answered(scope: Scope, receive: Receive, send: Send) -> None:
             message = scope.get(MESSAGE, {})
             request_id = request_id_in(message)
-            if request_id is None or SESSION in scope or message["method"] != "tools/call":
+            is_posted = scope["method"] == "POST"  # whatever else holds a message is refused
+            if request_id is None or not is_posted or SESSION in scope or message["method"] != "tools/call":
                 await app(scope, receive, send)
                 return
             name = self._reader_in(message.get("params"))

@@ -73,6 +73,13 @@ def test_what_was_just_asked_is_answered_again_and_counted_as_any_call(server: S
     assert len(re.findall(rf"tool={tool} outcome=ok", server.stderr())) == TIMES
 
 
+def test_what_is_no_call_is_no_call_the_second_time_either(server: Served) -> None:
+    form = call_by_hand("list_gpus", number=1)
+    for method in ("POST", "PUT", "PATCH", "DELETE", "GET"):
+        answer = httpx2.request(method, f"{server.url}/mcp", **form, trust_env=False)
+        assert (answer.status_code == 200) == (method == "POST"), method
+
+
 def test_an_answer_says_how_old_it_really_is(server: Served) -> None:
     ages = [result(post(server, "list_gpus")).get("read_seconds_ago", 0)]
     while ages[-1] == 0:

@@ -10,7 +10,7 @@ import pytest
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, Sandbox
 from tests.harness import Agent
 from tests.http_server import calling, serving
-from tests.wires import Wire, rent, served
+from tests.wires import Wire, editing, rent, served
 
 
 @pytest.fixture
@@ -39,6 +39,21 @@ async def test_those_of_one_key_share_a_list_for_two_seconds(sandbox: Sandbox, a
     await agent.clock.sleep(0.5)
     assert (await agent.call("list_pods"))["total"] == 2
     assert lists(wire) == 2
+
+
+async def test_so_do_those_whose_pods_were_rented_here_and_a_pod_that_is_missed_is_looked_for(
+    sandbox: Sandbox, agent: Agent, wire: Wire
+) -> None:
+    await agent.call("rent_pod", name="one", gpu_type="A100", hours=5, wait_seconds=300)
+    await agent.clock.sleep(2)
+    before = lists(wire)
+    answers = await asyncio.gather(*(agent.call("list_pods") for _ in range(5)))
+    assert [answer["total"] for answer in answers] == [1] * 5
+    assert lists(wire) == before + 1
+    await agent.clock.sleep(2)
+    wire.on("GET", "/pods", editing(lambda _: []), times=1)
+    assert (await agent.call("get_balance"))["balance_usd"] > 0  # reads the list that lacks the pod
+    assert (await agent.call("list_pods"))["total"] == 1, "a kept list that lacks a pod is not taken at its word"
 
 
 async def test_a_change_of_ours_is_seen_at_once(agent: Agent, wire: Wire) -> None:
