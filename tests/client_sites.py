@@ -102,7 +102,7 @@ def _handler(sites: Sites, context: ssl.SSLContext) -> type[BaseHTTPRequestHandl
             time.sleep(page.after_seconds)
             try:
                 self.send_response(page.status)
-                for name, text in page.headers.items():
+                for name, text in ({"Content-Type": "application/json"} | page.headers).items():
                     self.send_header(name, text)
                 self.send_header("Content-Length", str(len(page.body)))
                 self.end_headers()

@@ -272,9 +272,11 @@ async def test_keys_are_read_from_no_place_of_our_own_network(hosted: Served, si
         (Page(b"[" * 30_000), "is no JSON object"),
         (Page(b'{"a": "' + b"x" * 40_000 + b'"}'), "longer than 32 KiB"),
         (Page(gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"}), "is packed"),
+        (Page(b"{}", headers={"Content-Type": "text/html; charset=utf-7"}), "not said to be JSON"),
+        (Page(b"{}", headers={"Content-Type": "application/jsonp"}), "not said to be JSON"),
         (Page(b"{}", after_seconds=6), "did not answer within 5 seconds"),
     ],
-    ids=["missing", "redirected", "HTML", "list", "deep", "long", "packed", "slow"],
+    ids=["missing", "redirected", "HTML", "list", "deep", "long", "packed", "page", "script", "slow"],
 )
 def test_what_is_no_document_is_refused(hosted: Served, sites: Sites, page: Page, sentence: str) -> None:
     sites.publish("/there.json")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -167,7 +168,8 @@ def test_a_client_in_a_web_page_gets_in_where_its_host_is_named(hosted: Served, 
         "https://claude.ai/callback#x", "https://claude.ai/callback#", "https://claude.ai@evil.example.com/",
         f"https://claude.ai/{'x' * 3000}", "javascript:alert(1)", "JavaScript://claude.ai/%0aalert(1)",
         "data:text/html,x",
-        "data://text/html,x", "vbscript://x/y", "file:///etc/passwd", "file://host/share", "blob:https://claude.ai/x",
+        "data://text/html,x", "vnc://x/y", "git://x/y", "ldap://x/y", "steam://run/1",
+        "vbscript://x/y", "file:///etc/passwd", "file://host/share", "blob:https://claude.ai/x",
         "about:blank", "view-source:https://claude.ai/", "mailto:a@b.example", "tel://1", "ftp://claude.ai/", "wss://claude.ai/",
         "intent://x#Intent;end", "ms-msdt://x/y", "search-ms://x/y", "chrome://settings/x", "callback", "/callback",
         "//claude.ai/callback", "myapp:callback", "myapp:/callback", "cursor://user@callback/",
@@ -232,7 +234,7 @@ async def test_a_program_on_the_persons_machine_listens_at_whichever_port_is_fre
     for elsewhere in (
         f"{here}/more", f"{here}?x=1", here.replace("http:", "https:"),
         here.replace(":50123", ".evil.example.com:50123"),
-        "http://10.0.0.7:50123/callback", "https://app.example.net:8443/callback", "cursor://here:2/callback",
+        here.replace("//", "//u@"), "http://10.0.0.7:50123/callback", "https://app.example.net:8443/callback", "cursor://here:2/callback",
         "http://127.0.0.2:50123/callback",
     ):  # fmt: skip
         answer = httpx2.get(client.asking(redirect_uri=elsewhere), trust_env=False)
@@ -312,6 +314,24 @@ def test_a_client_that_asks_for_what_there_is_not_hears_so(hosted: Served, chang
     assert answer.headers["Location"].startswith(f"{REDIRECT}?")
     said = parse_qs(urlsplit(answer.headers["Location"]).query)
     assert (said["error"], said["iss"]) == ([error], [hosted.url])
+
+
+@pytest.mark.parametrize(
+    "change", [{"response_type": "token"}, {"resource": "https://x.example/"}, {"code_challenge": ""}]
+)
+def test_nobody_is_sent_to_a_site_by_our_address_alone(hosted: Served, change: dict[str, str]) -> None:
+    """Anybody can register a site, and then give people an address of ours that would lead there."""
+    client = HandClient(hosted.url)
+    site = "https://evil.example.com/'onload=x?y=1&z=2"
+    client.register(redirect_uris=[site])
+    answer = httpx2.get(client.asking(redirect_uri=site, state='"><b>', **change), trust_env=False)
+    assert (answer.status_code, "Location" in answer.headers) == (400, False)
+    assert "You were not logged in" in answer.text
+    assert "Back to evil.example.com" in answer.text
+    assert 'http-equiv="refresh"' not in answer.text
+    [link] = re.findall('<a href="([^"]*)"', answer.text)
+    assert unescape(link).startswith(f"{site.replace(chr(39), '%27')}&error=")
+    assert "<b>" not in answer.text
 
 
 def test_a_client_may_write_our_address_a_little_differently_or_leave_it_out(hosted: Served) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import jwt
 from jwt.exceptions import PyJWTError
@@ -27,9 +27,10 @@ from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.serving.allowances import Allowances, TooOften
 from lium_mcp.serving.oauth.client_documents import SIGNED, ClientRefused, known_as
 from lium_mcp.serving.oauth.client_proofs import KIND, ProofRefused, Proofs
-from lium_mcp.serving.oauth.login_pages import LoginPages
+from lium_mcp.serving.oauth.login_pages import LoginPages, show_refusal
 from lium_mcp.serving.oauth.login_provider import LOGIN_PATH, LoginProvider
 from lium_mcp.serving.oauth.public_keys import ALGORITHMS
+from lium_mcp.serving.oauth.redirects import is_on_the_machine
 from lium_mcp.serving.oauth.resource import Resource
 from lium_mcp.serving.sessions import address_of
 
@@ -96,10 +97,16 @@ class _Clients:
             return _refused("invalid_client", str(refused))
         answer = await self._authorization.handle(request)
         onward = answer.headers.get("location")
-        if onward is not None and not onward.startswith(f"{self._resource.public_url}{LOGIN_PATH}/"):
-            # Refusals too say whose they are (RFC 9207), or clients must not believe them.
-            answer.headers["location"] = construct_redirect_uri(onward, iss=self._resource.public_url)
-        return answer
+        if onward is None or onward.startswith(f"{self._resource.public_url}{LOGIN_PATH}/"):
+            return answer
+        # Refusals too say whose they are (RFC 9207), or clients must not believe them.
+        back = construct_redirect_uri(onward, iss=self._resource.public_url)
+        if is_on_the_machine(back):
+            answer.headers["location"] = back
+            return answer
+        # Anybody can register a site: nobody is sent to one by our address before a click (RFC 9700, 4.11.2).
+        said = parse_qs(urlsplit(onward).query).get("error_description", ["Its request is not one that is taken here."])
+        return show_refusal(said[-1], back, 400)
 
     async def token(self, request: Request) -> Response:
         """Give tokens for a code, or for a token."""

@@ -156,12 +156,9 @@ class LoginPages:
     def _refused(self, login: Login) -> Response:
         error, description = _REFUSALS[login.status]
         # A form may not send a person elsewhere, and this page may follow one: so the page itself does.
-        back = escape(self._back(login, {"error": error, "error_description": description}).replace("'", "%27"))
-        return _shown(
-            f"<h1>You were not logged in</h1><p>{description}</p>"
-            f'<p><a href="{back}">Back to {escape(whereto(login.request["redirect_uri"]))}</a></p>',
-            head=f'<meta http-equiv="refresh" content="1; url={back}">',
-        )
+        back = self._back(login, {"error": error, "error_description": description})
+        head = f'<meta http-equiv="refresh" content="1; url={_in_html(back)}">'
+        return show_refusal(description, back, head=head)
 
     def _back(self, login: Login, said: Mapping[str, str]) -> str:
         values = {**said, "state": login.request["state"], "iss": self._issuer}
@@ -169,6 +166,20 @@ class LoginPages:
 
     def _path(self, request: Request) -> str:
         return f"{urlsplit(self._issuer).path}{LOGIN_PATH}/{request.path_params['ticket']}"
+
+
+def show_refusal(description: str, back: str, status: int = 200, *, head: str = "") -> HTMLResponse:
+    """Tell a person that nothing came of a login, with a link to the address at which its client hears of it."""
+    return _shown(
+        f"<h1>You were not logged in</h1><p>{escape(description)}</p>"
+        f'<p><a href="{_in_html(back)}" rel="noreferrer">Back to {escape(whereto(back))}</a></p>',
+        status,
+        head=head,
+    )
+
+
+def _in_html(address: str) -> str:
+    return escape(address.replace("'", "%27"))
 
 
 def _vouched(login: Login) -> str:

@@ -15,10 +15,13 @@ _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 # What a browser or the system itself acts on, instead of handing it to the one program that owns the kind.
 _NOT_A_PROGRAM: Final = frozenset(
     {
-        "about", "blob", "chrome", "chrome-extension", "content", "data", "edge", "feed", "file", "filesystem", "ftp",
-        "intent", "jar", "javascript", "livescript", "mailto", "mocha", "moz-extension", "mhtml", "opera", "res",
-        "resource", "search", "search-ms", "shell", "sms", "ssh", "sftp", "smb", "tel", "vbscript", "view-source",
-        "wss", "ws", "wyciwyg",
+        "about", "afp", "blob", "bitcoin", "callto", "chrome", "chrome-extension", "content", "data", "dav", "davs",
+        "dns", "edge", "facetime", "feed", "file", "filesystem", "ftp", "ftps", "geo", "git", "gopher", "help",
+        "imap", "intent", "ipp", "ipps", "irc", "ircs", "jar", "javascript", "ldap", "ldaps", "livescript",
+        "magnet", "mailto", "market", "mhtml", "mms", "mocha", "moz-extension", "news", "nfs", "nntp", "opera", "pop",
+        "rdp", "res", "resource", "rlogin", "rsync", "rtsp", "search", "search-ms", "sftp", "shell", "sip", "sips",
+        "skype", "smb", "sms", "smsto", "snmp", "ssh", "steam", "stun", "svn", "tel", "telnet", "tftp", "turn",
+        "vbscript", "view-source", "vnc", "webcal", "ws", "wss", "wyciwyg", "xmpp", "zoommtg",
     }
 )  # fmt: skip
 _OF_THE_SYSTEM: Final = ("ms-", "android-", "x-apple", "itms")
@@ -77,6 +80,7 @@ def is_same_place(asked: str, registered: str) -> bool:
         here.scheme == "http"
         and is_loopback(host)
         and host == there.hostname
+        and "@" not in here.netloc
         and here._replace(netloc="") == there._replace(netloc="")
     )
 

@@ -5,6 +5,7 @@ A name is looked up once, and what it stands for is what is connected to: a seco
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ _MOST_AT_ONCE: Final = 10
 _LOOKUP_THREADS: Final = 4
 _MOST_TRIED: Final = 3
 _PORT: Final = 443
+_JSON: Final = re.compile(r"application/([\w.-]+\+)?json", re.IGNORECASE)
 # IPv4 addresses as networks that have only IPv6 write them.
 _TRANSLATED: Final = IPv6Network("64:ff9b::/96")
 _LOW_BITS: Final = 0xFFFFFFFF
@@ -129,6 +131,9 @@ async def _sent(http: httpx2.AsyncClient, request: httpx2.Request) -> bytes:
             raise NotReadable(f"the answer was {answer.status_code}, and only 200 counts")
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise NotReadable("the answer is packed, which was not asked for")
+        # What a site lets its users write is of another kind.
+        if not _JSON.fullmatch(answer.headers.get("content-type", "").partition(";")[0].strip()):
+            raise NotReadable("the answer is not said to be JSON (Content-Type: application/json)")
         body = b""
         async for part in answer.aiter_raw():
             body += part
