@@ -1,8 +1,9 @@
 // The page: its head, the view that is shown, and what floats above it.
 import { useComputed } from "@preact/signals";
+import { Component, type ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { dismiss, notices, underWay } from "./data/actions";
-import { asleep, cutOff, newestAt, refresh } from "./data/readings";
+import { asleep, cutOff, hasRead, newestAt, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
 import { controls, type Ended, ended, filling, type Host, muted } from "./host/host";
@@ -45,14 +46,38 @@ function Shown({ name }: { name: View }) {
       {cutOff.value !== undefined && (
         <CutOff
           failure={cutOff.value}
-          hasData={newestAt.value !== undefined}
+          hasData={muted.value || hasRead()}
           {...(muted.value ? {} : { again: () => void refresh() })}
         />
       )}
       {failedOpening.value !== undefined && <Trouble failure={failedOpening.value} />}
-      <View />
+      <Guard key={name}>
+        <View />
+      </Guard>
     </>
   );
+}
+
+/** Keeps what fails to be drawn to itself: the rest of the page stays. */
+class Guard extends Component<{ children: ComponentChildren }, { failed: boolean }> {
+  override state = { failed: false };
+
+  static override getDerivedStateFromError(): { failed: boolean } {
+    return { failed: true };
+  }
+
+  override render() {
+    if (!this.state.failed) return this.props.children;
+    return (
+      <Trouble
+        failure={{
+          code: "not_drawn",
+          message: "What was read could not be drawn: it may be of a shape that this page does not know.",
+        }}
+        again={() => this.setState({ failed: false })}
+      />
+    );
+  }
 }
 
 function Over({ what }: { what: Ended }) {

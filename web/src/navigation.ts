@@ -1,7 +1,7 @@
 // Which view is shown, and which pod is open in it.
 import { signal } from "@preact/signals";
 import { type Failure, type Spec, seed } from "./data/readings";
-import { type Json, number, record, text } from "./data/shapes";
+import { type Json, number, record, tableOf, text } from "./data/shapes";
 import type { Opening } from "./host/host";
 import { historySpec, offersSpec, PRICES, shownQuote, wanted, wantedOf } from "./views/market/market_readings";
 import { chargesOf, spendingSpec, spentDays } from "./views/money/money_readings";
@@ -14,14 +14,14 @@ export const view = signal<View>("pods");
 /** The id of the pod whose details are open. */
 export const openPod = signal<string | undefined>(undefined);
 
-const VIEW_OF: Readonly<Record<string, View>> = {
+const VIEW_OF = tableOf<View>({
   list_gpus: "market",
   get_gpu_prices: "market",
   quote_rental: "market",
   get_balance: "money",
   get_spending: "money",
   list_activity: "money",
-};
+});
 
 /** Why the call failed that opened the page, where no reading of its view is about the same. */
 export const failedOpening = signal<Failure | undefined>(undefined);
@@ -30,7 +30,7 @@ export const failedOpening = signal<Failure | undefined>(undefined);
 export function open({ tool: named, args, answer }: Opening): void {
   const tool = named ?? (answer?.ok ? guess(answer.data) : undefined);
   if (tool === undefined) return;
-  view.value = VIEW_OF[tool] ?? "pods";
+  view.value = VIEW_OF.get(tool) ?? "pods";
   if (view.value === "market") wanted.value = wantedOf(args);
   if (answer === undefined) return;
   const data = answer.ok ? answer.data : {};

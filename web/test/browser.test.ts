@@ -161,13 +161,42 @@ test("what is no form is not agreed to, and a server that asks for ever is left"
 test.each([
   [
     "nothing listens",
+    "unreachable",
+    "does not answer",
     (): Response => {
       throw new TypeError("Failed to fetch");
     },
   ],
-  ["the answer is no JSON", (): Response => new Response("<html>", { status: 502 })],
-  ["the answer is an error", (): Response => json({ error: { message: "Invalid or expired requestState" } }, 400)],
-])("when %s, the call says so", async (_what, answer) => {
+  [
+    "nothing comes in time",
+    "no_answer",
+    "No answer came in time",
+    (): Response => {
+      throw new DOMException("signal timed out", "TimeoutError");
+    },
+  ],
+  ["the answer is no JSON", "unreadable", "502", (): Response => new Response("<html>", { status: 502 })],
+  ["the answer has no result", "unreadable", "200", (): Response => json([])],
+  [
+    "the server cannot read it",
+    "refused_by_server",
+    "expired",
+    (): Response => json({ error: { code: -32602, message: "Invalid or expired requestState" } }, 400),
+  ],
+  [
+    "the server fails",
+    "unreadable",
+    "Internal",
+    (): Response => json({ error: { code: -32603, message: "Internal error" } }, 500),
+  ],
+  [
+    "the server has no such tool",
+    "not_offered",
+    "Its settings leave out list_pods.",
+    (): Response => json({ error: { code: -32602, message: "There is no tool of that name; tools/list names them" } }),
+  ],
+])("when %s, the call says so (%s)", async (_what, code, words, answer) => {
   server(answer);
-  expect(await browser.call("list_pods", {})).toMatchObject({ ok: false, code: "unreachable" });
+  const came = await browser.call("list_pods", {});
+  expect(came).toMatchObject({ ok: false, code, message: expect.stringContaining(words) });
 });

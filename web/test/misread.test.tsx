@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { Json } from "../src/data/shapes";
 import { answerOf } from "../src/host/host";
-import { type View, view } from "../src/navigation";
+import { open, type View, view } from "../src/navigation";
 import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
 
 let gone: (() => void) | undefined;
@@ -323,4 +323,47 @@ describe("what a field does not take is said at it", () => {
     expect(shown()).not.toContain("Hours are a number");
     expect(button(main).disabled).toBe(false);
   });
+});
+
+test("what the server does not offer is no failure", async () => {
+  const leftOut = { ok: false, code: "not_offered", message: "Its settings leave out get_spending." } as const;
+  await page({ get_balance: { balance_usd: 5 }, list_pods: LIST, get_spending: leftOut }, "money");
+  expect(shown()).toContain("This server does not offer it. Its settings leave out get_spending.");
+  expect(document.querySelector(".trouble")).toBeNull();
+});
+
+describe("names that every object has", () => {
+  test.each(["constructor", "__proto__", "toString"])("%s is a name as any other", async (name) => {
+    const host = fakeHost({
+      list_pods: { ...LIST, pods: [{ ...POD, status: name }], orders: [{ name, status: name }] },
+      get_pod: { outcome: "done", pod: POD },
+      get_job: { jobs: [{ job: name, status: name }] },
+      get_balance: { balance_usd: 5, burn_per_hour_usd: 0, limits: [{ limit: name, allowed: 1 }] },
+      list_backups: { ok: false, code: name, message: "No." },
+    });
+    host.read = (uri) => Promise.resolve(uri === "lium://rents" ? { rents: [{ name, status: name }] } : undefined);
+    gone = await showPage(host);
+    await press("Details of train-a");
+    expect(shown()).toContain(name);
+    open({ tool: name, args: {}, answer: { ok: true, data: {} } });
+    expect(view.value).toBe("pods");
+    view.value = "money";
+    await settle(1);
+    expect(shown()).toContain(`${name.replaceAll("_", " ")}at most 1`);
+    expect(shown()).not.toContain("could not be drawn");
+  });
+});
+
+test("what cannot be drawn is said in its place, and the rest of the page stays", async () => {
+  const host = fakeHost({ list_pods: LIST });
+  const broken = vi.spyOn(Date.prototype, "toLocaleTimeString").mockImplementation(() => {
+    throw new RangeError("no such zone");
+  });
+  gone = await showPage(host);
+  expect(shown()).toContain("What was read could not be drawn");
+  expect(button("Market")).toBeDefined();
+  broken.mockRestore();
+  await press("Try again");
+  expect(shown()).toContain("train-a");
+  expect(shown()).not.toContain("could not be drawn");
 });

@@ -83,10 +83,10 @@ test("what limits will refuse of another time is said before", async () => {
   await page(fakeHost({ list_pods: { ...LIST, pods }, get_balance: { balance_usd: 9, burn_per_hour_usd: 0, limits } }));
   button("Extend train-a").click();
   await settle();
-  expect(shown()).toContain("The limits of this server will refuse taking the time off:");
+  expect(shown()).toContain("Taking the time off is refused by the limits of this server: Life of a pod.");
   button("12 h").click();
   await settle();
-  expect(shown()).not.toContain("The limits of this server");
+  expect(shown()).not.toContain("The limits of this server will");
   button("24 h").click();
   await settle();
   expect(shown()).toContain(
@@ -188,6 +188,9 @@ test("what takes long is said while it does, but not while the server asks", asy
   button("Remove").click();
   await settle();
   expect(shown()).toContain("Remove train-a: under way");
+  button("Remove train-a").click();
+  await settle();
+  expect(document.querySelector("dialog")).toBeNull();
   const answer = askPerson({ method: "elicitation/create", params: { message: "Sure?" } });
   await settle();
   expect(shown()).not.toContain("under way");

@@ -1,7 +1,7 @@
 // The limits of the server (get_balance and the resource lium://policy tell them), and what they will refuse of what a
 // person composes here. It foresees, as far as the last reading tells; the server judges.
 import { count, hours as hoursInWords, price, usd } from "../format";
-import { type Json, number, records, type Told, text, texts, told } from "./shapes";
+import { type Json, number, records, type Told, tableOf, text, texts, told } from "./shapes";
 
 export interface Limit {
   readonly name: string;
@@ -13,7 +13,7 @@ export interface Limit {
   readonly left: number | undefined;
 }
 
-const KNOWN: Readonly<Record<string, readonly [string, Limit["unit"]]>> = {
+const KNOWN = tableOf<readonly [string, Limit["unit"]]>({
   budget_usd: ["Budget", "usd"],
   budget_since: ["The budget counts from", undefined],
   max_burn_per_hour_usd: ["All pods together", "usd_per_hour"],
@@ -23,16 +23,16 @@ const KNOWN: Readonly<Record<string, readonly [string, Limit["unit"]]>> = {
   allow_gpu_types: ["GPU types", undefined],
   allow_countries: ["Countries", undefined],
   allow_templates: ["Templates", undefined],
-};
+});
 
 export function limitsOf(data: Json | undefined): readonly Limit[] {
-  const order = Object.keys(KNOWN);
+  const order = [...KNOWN.keys()];
   const place = (name: string): number => (order.includes(name) ? order.indexOf(name) : order.length);
   return records(data?.limits)
     .flatMap((given) => {
       const name = text(given.limit);
       if (name === undefined) return [];
-      const [title, unit] = KNOWN[name] ?? [name.replaceAll("_", " "), undefined];
+      const [title, unit] = KNOWN.get(name) ?? [name.replaceAll("_", " "), undefined];
       const [allowed, used] = [number(given.allowed), told(given.used, number)];
       const isUsedUp = allowed !== undefined && typeof used === "number" && used >= allowed;
       const left = isUsedUp ? 0 : number(given.left);

@@ -47,7 +47,14 @@ const ASLEEP_AFTER_MS = { browser: 15 * 60_000, conversation: 3 * 60_000 };
 /** Longer than any tool takes that only reads. */
 const LONGEST_READING_MS = 60_000;
 /** A wrong key or a missing tool does not mend itself within seconds. */
-const LASTING = new Set(["not_offered", "refused_by_host", "api_key_missing", "api_key_refused", "session_over"]);
+const LASTING = new Set([
+  "not_offered",
+  "refused_by_host",
+  "refused_by_server",
+  "api_key_missing",
+  "api_key_refused",
+  "session_over",
+]);
 /** Such a call did not come to the tool. */
 const NOT_ASKED = new Set<string>(["refused_by_host", "no_answer"] satisfies TroubleCode[]);
 
@@ -76,9 +83,19 @@ function isSame(one: Failure, other: Failure): boolean {
   return one.code === other.code && one.message === other.message;
 }
 
+/** Whether something that is looked at was read before. */
+export function hasRead(): boolean {
+  return lookedAt().some(({ state }) => state.value.data !== undefined);
+}
+
+/** The tools that are looked at: resources are not there in every host, and views do without. */
+function lookedAt(): readonly Entry[] {
+  return [...entries.values()].filter(({ spec, lookers }) => lookers.size > 0 && !spec.tool.includes("://"));
+}
+
 /** Finds out whether all tools that are looked at fail in one way; while one of them is still asked, nothing changes. */
 function judge(): void {
-  const seen = [...entries.values()].filter(({ spec, lookers }) => lookers.size > 0 && !spec.tool.includes("://"));
+  const seen = lookedAt();
   if (seen.some(({ state: { value } }) => value.data === undefined && value.failure === undefined)) return;
   const asked = seen.filter(({ wasAsked }) => wasAsked).map(({ state }) => state.value.failure);
   const [why] = asked;

@@ -70,6 +70,11 @@ export function texts(value: unknown): readonly string[] {
   return list(value).flatMap((item) => text(item) ?? []);
 }
 
+/** What is known by name. Names from elsewhere may be those of what every object has. */
+export function tableOf<T>(known: Readonly<Record<string, T>>): ReadonlyMap<string, T> {
+  return new Map(Object.entries(known));
+}
+
 /** Gives each row a key of its own, by what names it: what should be one of a kind may not be. */
 export function keyMaker(): (name: string | undefined) => string {
   const taken = new Set<string>();

@@ -1,7 +1,7 @@
 // The page in a browser, in place of a host: it speaks MCP (2026-07-28, without a session) to the server that sent it.
-import { type Json, record, text } from "../data/shapes";
+import { type Json, number, record, text } from "../data/shapes";
 import { jsonOf } from "./conversation";
-import { type Answer, answerOf, controls, type Ended, ended, type Host, trouble } from "./host";
+import { type Answer, answerOf, controls, type Ended, ended, type Host, refusal, trouble } from "./host";
 import { askPerson } from "./questions";
 
 const PROTOCOL = "2026-07-28";
@@ -96,9 +96,42 @@ async function request(method: string, name: string, params: Json): Promise<Json
   });
   const body = await answer.text();
   const message = record(parsed(answer.headers.get("content-type")?.includes("event-stream") ? lastEvent(body) : body));
-  if (message.error !== undefined) throw new Error(text(record(message.error).message) ?? "The server refused");
-  if (message.result === undefined) throw new Error(`The server answered ${answer.status}.`);
+  if (message.error !== undefined) {
+    const { code, message: said } = record(message.error);
+    throw new Refused(number(code), text(said) ?? "It does not say why.");
+  }
+  if (message.result === undefined)
+    throw new NoResult(`The server sent ${answer.status}, and nothing that is an answer.`);
   return record(message.result);
+}
+
+/** The protocol's error in place of a result. */
+class Refused extends Error {
+  constructor(
+    readonly code: number | undefined,
+    said: string,
+  ) {
+    super(said);
+  }
+
+  /** Whether the call surely came to no tool: the server could not read it, or knows no such thing. */
+  get isBefore(): boolean {
+    return this.code !== undefined && this.code >= -32602 && this.code <= -32600;
+  }
+}
+
+/** Something came that is no answer. */
+class NoResult extends Error {}
+
+/** What a call came to that has no result. */
+function failed(error: unknown, tool: string): Answer {
+  if (ended.value !== undefined) return trouble("session_over", ended.value.message);
+  if (error instanceof Refused)
+    return refusal(error.isBefore ? "refused_by_server" : "unreadable", error.message, tool);
+  if (error instanceof NoResult) return trouble("unreadable", error.message);
+  return error instanceof DOMException && error.name === "TimeoutError"
+    ? trouble("no_answer", "No answer came in time.")
+    : trouble("unreachable", UNREACHABLE);
 }
 
 export const browser: Host = {
@@ -119,8 +152,7 @@ export const browser: Host = {
       }
       return trouble("no_answer", "The server asked again and again. Nothing more was sent.");
     } catch (error) {
-      if (ended.value !== undefined) return trouble("session_over", ended.value.message);
-      return trouble("unreachable", error instanceof TypeError ? UNREACHABLE : (error as Error).message);
+      return failed(error, tool);
     }
   },
   async read(uri) {

@@ -1,6 +1,17 @@
 // The page inside a host's frame: MCP Apps (protocol 2026-01-26), which is JSON-RPC over postMessage to the window above.
 import { type Json, list, record, text, texts } from "../data/shapes";
-import { type Answer, answerOf, filling, type Host, jsonIn, muted, NO_CALLS, type Opening, trouble } from "./host";
+import {
+  type Answer,
+  answerOf,
+  filling,
+  type Host,
+  jsonIn,
+  muted,
+  NO_CALLS,
+  type Opening,
+  refusal,
+  trouble,
+} from "./host";
 
 const PROTOCOL = "2026-01-26";
 /** Longer than any tool of ours waits, and than a person takes to answer a question of the server. */
@@ -116,7 +127,8 @@ export function conversation(
       try {
         return answerOf(await ask("tools/call", { name, arguments: callArgs }, LONGEST_CALL_MS));
       } catch (error) {
-        return trouble(error instanceof NoAnswer ? "no_answer" : "refused_by_host", (error as Error).message);
+        const said = (error as Error).message;
+        return error instanceof NoAnswer ? trouble("no_answer", said) : refusal("refused_by_host", said, name);
       }
     },
     async read(uri) {

@@ -9,7 +9,14 @@ export type Answer =
   | { readonly ok: false; readonly code: string; readonly message: string };
 
 /** Why a call did not reach a tool. */
-export type Trouble = "unreachable" | "session_over" | "refused_by_host" | "no_answer" | "not_offered" | "unreadable";
+export type Trouble =
+  | "unreachable"
+  | "session_over"
+  | "refused_by_host"
+  | "refused_by_server"
+  | "no_answer"
+  | "not_offered"
+  | "unreadable";
 
 export interface Host {
   readonly kind: "conversation" | "browser";
@@ -84,6 +91,13 @@ export function jsonIn(said: unknown): Json | undefined {
 
 export function trouble(code: Trouble, message: string): Extract<Answer, { ok: false }> {
   return { ok: false, code, message };
+}
+
+/** What a call comes to that was refused before it came to a tool, by the error of the protocol or the host. */
+export function refusal(code: Trouble, said: string, tool: string): Answer {
+  return /\b(no|unknown) tool\b/i.test(said)
+    ? trouble("not_offered", `Its settings leave out ${tool}.`)
+    : trouble(code, said);
 }
 
 /** What a call comes to where the host lets the page make none. */

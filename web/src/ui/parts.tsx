@@ -1,8 +1,8 @@
 // The small parts that views are made of: panels, states, figures, badges, buttons.
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { type Failure, isSaidAbove, type State } from "../data/readings";
-import { type Json, text } from "../data/shapes";
+import { type Json, tableOf, text } from "../data/shapes";
 import { plural, UNKNOWN } from "../format";
 import { Icon, type IconName } from "./icons";
 
@@ -88,8 +88,9 @@ export function IconButton(props: { icon: IconName; label: string; onPress: () =
       type="button"
       class={`icon-button${props.busy ? " busy" : ""}`}
       aria-label={props.label}
+      aria-disabled={props.busy ?? false}
       title={props.label}
-      onClick={props.onPress}
+      onClick={props.busy ? undefined : props.onPress}
     >
       <Icon name={props.icon} />
     </button>
@@ -148,10 +149,18 @@ export function Incomplete({ data }: { data: Json }) {
   return said === undefined ? null : <p class="aside small warn-text foreign">{said}</p>;
 }
 
+const LONG_MS = 8000;
+
 /** Grey bars where rows will stand. */
 export function Loading({ rows = 3, label }: { rows?: number; label: string }) {
+  const [isLong, setIsLong] = useState(false);
+  useEffect(() => {
+    const wait = setTimeout(() => setIsLong(true), LONG_MS);
+    return () => clearTimeout(wait);
+  }, []);
   return (
     <div class="loading" role="status" aria-label={label}>
+      {isLong && <p class="quiet small">{label} takes longer than it should…</p>}
       {Array.from({ length: rows }, (_, i) => (
         <span key={i} class="bone" />
       ))}
@@ -159,14 +168,15 @@ export function Loading({ rows = 3, label }: { rows?: number; label: string }) {
   );
 }
 
-const TITLES: Readonly<Record<string, string>> = {
+const TITLES = tableOf<string>({
   api_key_missing: "There is no Lium API key yet",
   api_key_refused: "Lium does not take this API key",
   lium_unreachable: "Lium cannot be reached",
   unreachable: "The server does not answer",
   session_over: "This page's session is over",
+  refused_by_server: "The server refused the call",
   refused_by_host: "The program that shows this page did not make the call",
-};
+});
 
 /** Why something is not there, in the server's own words. */
 export function Trouble({ failure, again }: { failure: Failure; again?: () => void }) {
@@ -174,7 +184,7 @@ export function Trouble({ failure, again }: { failure: Failure; again?: () => vo
     <div class="trouble" role="alert">
       <Icon name="warning" />
       <div>
-        <p class="title">{TITLES[failure.code] ?? "This could not be read"}</p>
+        <p class="title">{TITLES.get(failure.code) ?? "This could not be read"}</p>
         <p class="foreign">{failure.message}</p>
         <p class="quiet small">
           <code class="mono">{failure.code}</code>
@@ -220,7 +230,7 @@ export function NoKey({ failure }: { failure: Failure | undefined }) {
     <Panel>
       <div class="empty">
         <Icon name="key" />
-        <p class="title">{TITLES[failure?.code ?? ""] ?? "There is no Lium API key yet"}</p>
+        <p class="title">{TITLES.get(failure?.code ?? "") ?? "There is no Lium API key yet"}</p>
         <p class="narrow">
           Run <code class="mono">lium-mcp login</code> on the machine of the server, and agree in the browser. Or create
           a key at lium.io (Settings, API keys) and set it as <code class="mono">LIUM_API_KEY</code> for the server. The
@@ -249,6 +259,8 @@ export function Read(props: {
   const failure = isSaid ? undefined : props.state.failure;
   if (data === undefined && isSaid) return null;
   const again = props.again === undefined ? {} : { again: props.again };
+  if (data === undefined && failure?.code === "not_offered")
+    return <p class="not-offered quiet">This server does not offer it. {failure.message}</p>;
   if (data === undefined)
     return failure === undefined ? (
       <div class={props.panel ? "panel flush" : undefined}>

@@ -64,6 +64,7 @@ function Dialog({ question }: { question: Question }) {
             ) : (
               <input
                 type="text"
+                id={`field-${field.name}`}
                 inputMode={field.kind === "number" ? "decimal" : "text"}
                 onInput={(e) => set(field.name, e.currentTarget.value)}
               />

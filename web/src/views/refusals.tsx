@@ -10,12 +10,12 @@ export function useBounds(): Bounds | undefined {
   return boundsOf(data ?? policy.value?.all);
 }
 
-export function Refusals({ found, of = "it" }: { found: readonly Refusal[]; of?: string }) {
+export function Refusals({ found }: { found: readonly Refusal[] }) {
   if (found.length === 0) return null;
   const isSure = found.some((each) => each.isSure);
   return (
     <div class="banner warn refusals">
-      <p>{isSure ? `The limits of this server will refuse ${of}:` : `The limits of this server may refuse ${of}:`}</p>
+      <p>The limits of this server {isSure ? "will" : "may"} refuse it:</p>
       <ul>
         {found.map(({ limit, why }, i) => (
           <li key={i} class="foreign">

@@ -7,7 +7,8 @@ const HOUR_MS = 3_600_000;
 const MOST_MS = 30 * 24 * HOUR_MS;
 
 export interface Forecast {
-  /** What it begins with. */
+  /** When, and with what, it begins. */
+  readonly from: number;
   readonly balanceUsd: number;
   /** What all billing pods of a known price burn together now. */
   readonly burnUsd: number;
@@ -71,6 +72,7 @@ export function forecast(balanceUsd: number, pods: readonly Pod[], now: number):
   // Where nothing burns any more, the line goes on level.
   if (last !== undefined && last.x < horizon) drawn.push({ x: horizon, y: last.y });
   return {
+    from: now,
     balanceUsd,
     burnUsd,
     withRemovals: drawn,

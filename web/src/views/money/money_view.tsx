@@ -203,13 +203,15 @@ function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Foreca
   const idle = pods.filter((pod) => pod.idleMinutes !== undefined).length;
   const unbounded = texts(data.pods_without_removal_time);
   const said: (string | undefined)[] = [
-    ahead.balanceUsd <= 0
-      ? "Nothing is left. What Lium does now it does not say: expect that pods are removed."
-      : ahead.endsAt !== undefined
-        ? `Nothing is left at ${clock(ahead.endsAt, now.value)}. What Lium does then it does not say: expect that pods are removed.`
-        : ahead.leftUsd !== undefined && ahead.lastRemovalAt !== undefined
-          ? `The last pod is removed at ${clock(ahead.lastRemovalAt, now.value)}, with ${usd(ahead.leftUsd)} left.`
-          : undefined,
+    ahead.balanceUsd <= 0 && ahead.burnUsd === 0 && ahead.unpriced === 0
+      ? undefined
+      : ahead.balanceUsd <= 0
+        ? "Nothing is left. What Lium does now it does not say: expect that pods are removed."
+        : ahead.endsAt !== undefined
+          ? `Nothing is left at ${clock(ahead.endsAt, now.value)}. What Lium does then it does not say: expect that pods are removed.`
+          : ahead.leftUsd !== undefined && ahead.lastRemovalAt !== undefined
+            ? `The last pod is removed at ${clock(ahead.lastRemovalAt, now.value)}, with ${usd(ahead.leftUsd)} left.`
+            : undefined,
     ahead.endless > 0 ? `${plural(ahead.endless, "pod")} without a removal time: drawn as running on.` : undefined,
     ahead.undated > 0
       ? `${plural(ahead.undated, "pod")} with a removal time that cannot be read: drawn as running on.`
@@ -224,7 +226,8 @@ function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Foreca
       : undefined,
     total !== undefined && total > pods.length ? `Only ${pods.length} of ${total} pods were read.` : undefined,
     unbounded.length > 0 ? "The budget has to bear pods that no removal time bounds." : undefined,
-    "Volumes and backups bill too; what they cost is not in it. Earlier balances are told nowhere.",
+    "Volumes and backups bill too; what they cost is not in it.",
+    `Earlier balances are told nowhere: this begins with the one of ${clock(ahead.from, now.value)}.`,
   ];
   return (
     <ul class="said small quiet" title={fullTime(ahead.endsAt)}>

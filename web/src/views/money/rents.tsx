@@ -1,7 +1,18 @@
 // What was rented through this server, as its ledger has it.
 import { useMemo } from "preact/hooks";
 import { now, refresh, type Spec, useReading } from "../../data/readings";
-import { flag, type Json, moment, number, records, type Told, text, told, unreadRows } from "../../data/shapes";
+import {
+  flag,
+  type Json,
+  moment,
+  number,
+  records,
+  type Told,
+  tableOf,
+  text,
+  told,
+  unreadRows,
+} from "../../data/shapes";
 import { clock, fullTime, hours, price, UNKNOWN } from "../../format";
 import { Badge, Panel, type Tone, Trouble, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
@@ -35,7 +46,7 @@ function rentsOf(data: Json): readonly Rent[] {
 }
 
 /** Each status of the ledger, in words of who rents. */
-const STATUS: Readonly<Record<string, readonly [Tone, string]>> = {
+const STATUS = tableOf<readonly [Tone, string]>({
   admitted: ["accent", "On its way"],
   sending: ["accent", "On its way"],
   unknown: ["warn", "Not settled"],
@@ -46,7 +57,7 @@ const STATUS: Readonly<Record<string, readonly [Tone, string]>> = {
   absent: ["plain", "Gone"],
   withdrawn: ["plain", "Not sent"],
   closed: ["plain", "Closed"],
-};
+});
 
 const COLUMNS: readonly Column<Rent>[] = [
   {
@@ -69,7 +80,7 @@ const COLUMNS: readonly Column<Rent>[] = [
     card: "bare",
     by: (rent) => rent.status,
     cell: (rent) => {
-      const [tone, word] = STATUS[rent.status ?? ""] ?? ["plain", rent.status?.slice(0, 24) ?? "Unknown"];
+      const [tone, word] = STATUS.get(rent.status ?? "") ?? ["plain", rent.status?.slice(0, 24) ?? "Unknown"];
       return (
         <Badge tone={tone}>
           <bdi>{word}</bdi>

@@ -1,15 +1,16 @@
 // Standing orders: what is to be rented once something fits.
 import { now } from "../../data/readings";
+import { tableOf } from "../../data/shapes";
 import { fullTime, hours, price, sentence, UNKNOWN, UNREADABLE, until, usd } from "../../format";
 import { Badge, Panel, type Tone, Unread } from "../../ui/parts";
 import type { Order } from "./pod_readings";
 
-const ORDER_TONE: Readonly<Record<string, Tone>> = {
+const ORDER_TONE = tableOf<Tone>({
   waiting: "accent",
   renting: "accent",
   rented: "good",
   failed: "bad",
-};
+});
 
 /** For how long, and within which ceilings; one that cannot be read is not none. */
 function termsOf({ hours: length, maxUsdPerHour, maxTotalUsd }: Order): string {
@@ -39,7 +40,7 @@ export function Orders({ orders, unread }: { orders: readonly Order[]; unread: n
           <li key={order.key}>
             <div class="line">
               <bdi class="strong">{order.name ?? UNKNOWN}</bdi>
-              <Badge tone={ORDER_TONE[order.status ?? ""] ?? "plain"}>{sentence(order.status) ?? UNKNOWN}</Badge>
+              <Badge tone={ORDER_TONE.get(order.status ?? "") ?? "plain"}>{sentence(order.status) ?? UNKNOWN}</Badge>
               <span class="foreign short">{order.wants}</span>
               <span class="quiet">{termsOf(order)}</span>
               <span class="quiet push" title={fullTime(order.expiresAt)}>

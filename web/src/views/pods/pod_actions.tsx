@@ -89,6 +89,7 @@ function Extend({ pod, name, run, close }: FormProps) {
   const bounds = useBounds();
   const refusals = (wanted: number | undefined): readonly Refusal[] =>
     bounds === undefined ? [] : againstLife(bounds, lifeOf(pod), wanted, now.value);
+  const takenOff = refusals(undefined).filter(({ isSure }) => isSure);
   const canTakeOff = pod.removalAt !== undefined && isOffered("cancel_pod_removal");
   return (
     <Sheet title="When Lium removes it" about={name} close={close}>
@@ -118,7 +119,11 @@ function Extend({ pod, name, run, close }: FormProps) {
             )}.${earlier ? " That is earlier than now set." : ""}`}
       </p>
       {chosen !== undefined && <Refusals found={refusals(chosen)} />}
-      {chosen === undefined && canTakeOff && <Refusals found={refusals(undefined)} of="taking the time off" />}
+      {canTakeOff && takenOff.length > 0 && (
+        <p class="small quiet">
+          Taking the time off is refused by the limits of this server: {takenOff.map(({ limit }) => limit).join(", ")}.
+        </p>
+      )}
       <footer>
         {canTakeOff && (
           <Button

@@ -11,6 +11,7 @@ import {
   number,
   record,
   records,
+  tableOf,
   text,
   told,
   unreadRows,
@@ -177,7 +178,7 @@ function Facts({ full }: { full: ReturnType<typeof record> }) {
   );
 }
 
-const JOB_TONE: Readonly<Record<string, Tone>> = {
+const JOB_TONE = tableOf<Tone>({
   succeeded: "good",
   running: "accent",
   starting: "accent",
@@ -186,7 +187,7 @@ const JOB_TONE: Readonly<Record<string, Tone>> = {
   lost: "bad",
   timed_out: "warn",
   budget_exhausted: "warn",
-};
+});
 
 function Jobs({ pod }: { pod: string }) {
   const state = useReading(jobsSpec(pod));
@@ -204,7 +205,7 @@ function Jobs({ pod }: { pod: string }) {
                 <li key={job.key}>
                   <div class="line">
                     <bdi class="strong">{job.name}</bdi>
-                    <Badge tone={JOB_TONE[job.status ?? ""] ?? "plain"}>
+                    <Badge tone={JOB_TONE.get(job.status ?? "") ?? "plain"}>
                       {job.status?.replaceAll("_", " ") ?? UNKNOWN}
                     </Badge>
                     {job.exitCode !== undefined && <span class="quiet">exit {job.exitCode ?? UNREADABLE}</span>}
