@@ -275,7 +275,7 @@ async def test_output_grows_with_time_and_tail_takes_the_end(sandbox: Sandbox, w
 async def test_followed_output_ends_when_the_pod_is_removed(sandbox: Sandbox, wire: Wire) -> None:
     pod_id = await wire.running(sandbox)
     url = f"http://sandbox/api/pods/{pod_id}/logs?follow=true&tail=1"
-    async with asyncio.timeout(10), wire.http.stream("GET", url, headers={"X-API-KEY": "sk_sandbox"}) as answer:
+    async with asyncio.timeout(60), wire.http.stream("GET", url, headers={"X-API-KEY": "sk_sandbox"}) as answer:
         lines = answer.aiter_lines()
         first = await anext(lines)
         sandbox.clock.advance(minutes=1)

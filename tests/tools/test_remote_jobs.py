@@ -387,7 +387,9 @@ async def test_a_pod_on_which_another_job_runs_is_not_removed(on_sshd: Agent) ->
 
 
 @pytest.mark.parametrize("by", ["its start", "get_job"])
-async def test_a_later_server_takes_up_what_is_to_follow(sandbox: Sandbox, sshd: Sshd, by: str) -> None:
+async def test_a_later_server_takes_up_what_is_to_follow(
+    sandbox: Sandbox, sshd: Sshd, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
     # What one machine remembers, another does not: there, get_job reads it from the pod.
     address = "https://lium.example/api" if by == "its start" else "http://127.0.0.1/api"
     async with another_session(sandbox, sshd, base_url=address) as agent:
@@ -401,6 +403,8 @@ async def test_a_later_server_takes_up_what_is_to_follow(sandbox: Sandbox, sshd:
         assert "only reads" in seen["next"]
         await asyncio.sleep(1.5)
         assert [pod["status"] for pod in (await reader.call("list_pods"))["pods"]] == ["RUNNING"]
+    if by == "its start":
+        monkeypatch.setattr("lium_mcp.rentals.worker._FIRST_LOOK_SECONDS", 0.0)
     async with another_session(sandbox, sshd, base_url=address) as later:
         if by == "get_job":
             seen = await later.call("get_job", pod="train", name="j")
