@@ -1,6 +1,7 @@
 """Toolset `marketplace`: what is for rent, at what price. Works without an API key."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from statistics import mode, quantiles
 from typing import Annotated, Literal, TypeVar
 
@@ -8,8 +9,6 @@ from pydantic import Field
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.executors.models import Executor
-from lium_mcp.api.paging import Rows
-from lium_mcp.api.shared_readings import Reading
 from lium_mcp.figures import rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Timed, Usd, UsdRate
@@ -22,6 +21,7 @@ from lium_mcp.services.prices.price_samples import Point
 from lium_mcp.services.rents.node_choice import price_node, use_node
 from lium_mcp.services.rents.offers import (
     Filters,
+    Market,
     Rental,
     price_order,
     rentable_counts,
@@ -39,11 +39,12 @@ from lium_mcp.toolkit.registry import READS, Toolset
 
 toolset = Toolset("marketplace")
 
-Market = Reading[Rows[Executor]]
 R = TypeVar("R", bound=Result)
 P = TypeVar("P", "GpuPrices", GonePrices)
 
 _WATCH_EVERY_SECONDS = 5.0
+# So many rows of one reading are kept for the calls that show them too.
+_MOST_OFFERS = 1000
 _ORDERS: dict[str, Callable[[Rental], tuple[float | str, ...]]] = {
     "price": lambda rental: price_order(rental.node, rental.gpu_count),
     "price_per_gpu": lambda rental: price_order(rental.node),
@@ -184,19 +185,20 @@ async def list_gpus(
         every_seconds=_WATCH_EVERY_SECONDS,
     )
     offers = market.once(
-        (wanted, sort, limit, cursor), lambda nodes: _page_of(nodes, fitting(market), wanted, limit, cursor)
+        (wanted, sort, limit, cursor), lambda _: _page_of(market, fitting(market), wanted, limit, cursor)
     )
     return _aged(offers, market)
 
 
-def _page_of(market: Rows[Executor], fitting: Sequence[Rental], wanted: Filters, limit: int, cursor: str) -> GpuOffers:
+def _page_of(market: Market, fitting: Sequence[Rental], wanted: Filters, limit: int, cursor: str) -> GpuOffers:
     rows, next_cursor = page(fitting, limit=limit, cursor=cursor)
+    offer = market.once(_offer, lambda _: lru_cache(_MOST_OFFERS)(_offer))
     return GpuOffers(
-        offers=[_offer(rental) for rental in rows],
+        offers=[offer(rental) for rental in rows],
         total=len(fitting),
         incomplete=say_left_out(market, wanted),
         next_cursor=next_cursor,
-        next=_say_why(market, wanted.gpu_type, found=bool(fitting)),
+        next=_say_why(market.value, wanted.gpu_type, found=bool(fitting)),
     )
 
 
@@ -227,7 +229,7 @@ async def get_gpu_prices(
     history, now = call.runtime.prices, call.lium.now()
     past = await history.recall(now)
     # Once for all who share the reading, unless the past was not there yet.
-    prices = market.once(("prices", gpu_type, bool(past)), lambda nodes: _prices_of(nodes, gpu_type, past))
+    prices = market.once(("prices", gpu_type, bool(past)), lambda _: _prices_of(market, gpu_type, past))
     if history_days:
         rows = [*prices.gpu_types, *(prices.gone or ())]
         series = await history.series(now, history_days, [row.gpu_type for row in rows if row.gpu_type])
@@ -235,15 +237,16 @@ async def get_gpu_prices(
     return _aged(prices, market)
 
 
-def _prices_of(market: Rows[Executor], gpu_type: str, past: Mapping[str, Past]) -> MarketPrices:
-    offered = offered_by_type(market, gpu_type)
-    rows = [_prices(name, nodes, past_prices(past.get(name))) for name, nodes in offered.items()]
+def _prices_of(market: Market, gpu_type: str, past: Mapping[str, Past]) -> MarketPrices:
+    nodes = market.value
+    offered = offered_by_type(nodes, gpu_type)
+    rows = [_prices(name, of_type, past_prices(past.get(name))) for name, of_type in offered.items()]
     return MarketPrices(
         gpu_types=sorted(rows, key=lambda row: (row.median_usd, row.gpu_type or "")),
         total=len(rows),
-        gone=gone_types(market, offered, gpu_type, past) or None,
+        gone=gone_types(nodes, offered, gpu_type, past) or None,
         incomplete=say_left_out(market, Filters(gpu_type=gpu_type)),
-        next=_say_why(market, gpu_type, found=bool(rows)),
+        next=_say_why(nodes, gpu_type, found=bool(rows)),
     )
 
 

@@ -162,7 +162,9 @@ class Executor(ApiModel):
     def is_gpu(self, wanted: str) -> bool:
         """Whether a person's words, one name or several with commas between, mean the GPUs of this node."""
         size_gb = self.vram_gb_per_gpu
-        return gpu_fits(wanted, self.gpu_name, size_gb) or gpu_fits(wanted, self.machine_name, size_gb)
+        return gpu_fits(wanted, self.gpu_name, size_gb) or (
+            self.machine_name != self.gpu_name and gpu_fits(wanted, self.machine_name, size_gb)
+        )
 
     @cached_property
     def smallest_rentable_gpu_count(self) -> int | None:

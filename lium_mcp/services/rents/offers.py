@@ -8,17 +8,20 @@ node does not say it, a rent that it refuses costs nothing.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from lium_mcp.api.executors.models import Executor
 from lium_mcp.api.gpu_names import gpu_names, nearest_names
 from lium_mcp.api.paging import Rows
+from lium_mcp.api.shared_readings import Reading
 from lium_mcp.countries import Countries, plain_countries
 from lium_mcp.failures import Failure
 from lium_mcp.figures import counted, is_above, rate_in_usd
 from lium_mcp.inputs import ShortText
+
+Market = Reading[Rows[Executor]]
 
 _MOST_TYPES_NAMED = 20
 _SAID_NOT = "what Lium does not say"
@@ -42,7 +45,8 @@ Country = Annotated[
 Tier = Annotated[Literal["secure", "spot"] | None, Field(description="spot may be lost.")]
 
 
-class Rental(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Rental:
     """So many GPUs of a node, at what they cost together; None where nobody says it."""
 
     node: Executor
@@ -198,22 +202,18 @@ def unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
     return f"Nothing that was found is called {', '.join(absent)[:200]}." if absent else None
 
 
-def say_left_out(market: Rows[Executor], wanted: Filters) -> str | None:
+def say_left_out(market: Market, wanted: Filters) -> str | None:
     """Say which nodes could be on offer and are not shown, and why; None where there are none."""
-    unpriced = [
-        listed_rental(node, wanted.gpu_count)
-        for node in market
-        if not has_price(node) and can_rent(node, wanted.gpu_count or smallest_gpu_count(node))
-    ]
+    unpriced = market.once(("unpriced", wanted.gpu_count), lambda nodes: _unpriced_rentals(nodes, wanted.gpu_count))
     said = []
     # At a price of nothing no ceiling is in the way.
     if fitting := wanted.met_by(unpriced):
         said.append(
             f"{counted(len(fitting), 'more node')} would do, but Lium says no price that can be billed: left out."
         )
-    if market.skipped:
-        said.append(f"{counted(market.skipped, 'node')} of the market could not be read.")
-    if market.truncated:
+    if market.value.skipped:
+        said.append(f"{counted(market.value.skipped, 'node')} of the market could not be read.")
+    if market.value.truncated:
         said.append("The market has more nodes than were read.")
     return " ".join(said) or None
 
@@ -255,6 +255,14 @@ def listed_rental(node: Executor, gpu_count: int | None) -> Rental:
     """So many GPUs of a node, or the fewest that it surely rents, at the price of its listing; where it has none, 0."""
     count = gpu_count or surely_rentable_count(node)
     return Rental(node, count, (node.price_per_gpu or 0) * count)
+
+
+def _unpriced_rentals(nodes: Iterable[Executor], gpu_count: int | None) -> list[Rental]:
+    return [
+        listed_rental(node, gpu_count)
+        for node in nodes
+        if not has_price(node) and can_rent(node, gpu_count or smallest_gpu_count(node))
+    ]
 
 
 def sure_rentals(nodes: Iterable[Executor], gpu_count: int | None) -> list[Rental]:
