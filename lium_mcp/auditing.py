@@ -59,10 +59,9 @@ class Act:
         self._record("rented", key_tag, ids={"pod_id": list(pod_ids)}, figures=_known(figures))
 
     def end(self, key_tag: str | None, outcome: str, result: object = None) -> None:
-        """Record how it ended, if it began: with the ids and the sums of money in its result."""
-        if self.has_begun:
-            ids, figures = _ids_in(result), _sums_in(result)
-            self._record("ended", key_tag, outcome=outcome, confirmed=self.confirmed, ids=ids, figures=figures)
+        """Record how it ended: with the ids and the sums of money in its result."""
+        ids, figures = _ids_in(result), _sums_in(result)
+        self._record("ended", key_tag, outcome=outcome, confirmed=self.confirmed, ids=ids, figures=figures)
 
     def _record(self, event: str, key_tag: str | None, **values: Any) -> None:  # noqa: ANN401 - any JSON values
         if not _kept:

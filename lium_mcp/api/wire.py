@@ -115,7 +115,6 @@ class Wire:
         self._key_place = key_place
         self._no_key_because = no_key_because
         self.key_refused_at: datetime | None = None
-        self._key_tag = key_tag(self._api_key, self.base_url) if self._api_key else None
 
     @property
     def base_url(self) -> str:
@@ -269,7 +268,8 @@ class Wire:
         if not mutates:
             return await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
         try:
-            with recorded(method, path, self._key_tag) as note_outcome:
+            tag = key_tag(self._api_key, self.base_url) if self._api_key else None
+            with recorded(method, path, tag) as note_outcome:
                 answer = await repeating(attempt, repeat, self._clock, limit_seconds=limit_seconds)
                 note_outcome(str(answer.status))
                 return answer

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from lium_mcp.api.account import Me
 from lium_mcp.api.client import LiumClient
@@ -11,11 +12,12 @@ from lium_mcp.rentals import AccountRents, AccountWorker, Renter
 from lium_mcp.text import in_a_line
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Account:
     """Whose money a call spends: an API client with a key, and the renter of that account.
 
     Attributes:
+        make_renter: Makes the renter.
         ssh_keys: The caller's own SSH key on this machine; None for callers elsewhere.
         registry_password: Reads a registry password from this server's environment; None for callers elsewhere.
         pod_access: Logs in to pods with this machine's SSH key; None for callers elsewhere.
@@ -24,11 +26,16 @@ class Account:
     """
 
     lium: LiumClient
-    renter: Renter
+    make_renter: Callable[[], Renter]
     ssh_keys: KeySource | None
     registry_password: Callable[[str], str | None] | None = None
     pod_access: PodAccess | None = None
     worker: AccountWorker | None = None
+
+    @cached_property
+    def renter(self) -> Renter:
+        """What rents for the account. It is made when it is needed: over HTTP there is an account for each call."""
+        return self.make_renter()
 
     @property
     def rents(self) -> AccountRents:

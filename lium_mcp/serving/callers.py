@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -189,7 +190,8 @@ class Accounts:
             self.own_worker = Worker(self.ledger, OwnKey(self.ledger, identity), lium.now)
             worker = AccountWorker(self.own_worker, identity, lium.now)
         access = self._pod_access(lium)
-        return Account(lium, self._renter(lium, identity), self._ssh_keys, self._registry_password, access, worker)
+        renter = partial(self._renter, lium, identity)
+        return Account(lium, renter, self._ssh_keys, self._registry_password, access, worker)
 
     def current(self) -> Account:
         """The account of the request that is being served, or of the login for which something is done after one."""
@@ -203,7 +205,9 @@ class Accounts:
             served.account = self.of_login(caller.key, caller.key_place)
             return served.account
         lium = self._own.lium.for_key(caller.key, caller.key_place, caller.no_key_because)
-        served.account = Account(lium, self._renter(lium, self._identity(lium, caller.key or "")), ssh_keys=None)
+        served.account = Account(
+            lium, lambda: self._renter(lium, self._identity(lium, caller.key or "")), ssh_keys=None
+        )
         return served.account
 
     def work_for_logins(self, worker: Worker) -> None:
@@ -215,7 +219,7 @@ class Accounts:
         lium = self._own.lium.for_key(key, place)
         identity = self._identity(lium, key, is_login=True)
         worker = AccountWorker(self._for_logins, identity, lium.now) if self._for_logins else None
-        return Account(lium, self._renter(lium, identity), ssh_keys=None, worker=worker)
+        return Account(lium, partial(self._renter, lium, identity), ssh_keys=None, worker=worker)
 
     def now(self) -> datetime:
         """Lium's idea of now."""
@@ -250,7 +254,7 @@ class Accounts:
         turn = self._turns.setdefault(identity.key_tag, anyio.Lock())
 
         async def readmit(entry: Entry, pods: Rows[Pod] | None) -> Expected:
-            return await self._readmit(Account(lium, renter, ssh_keys=None), entry, pods)
+            return await self._readmit(Account(lium, lambda: renter, ssh_keys=None), entry, pods)
 
         renter = Renter(lium, self._clock, turn, self.ledger, identity, readmit)
         return renter

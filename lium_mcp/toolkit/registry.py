@@ -140,7 +140,8 @@ def bind(spec: ToolSpec, runtime: Runtime) -> Tool:
                 outcome = "internal_error"
                 raise
             finally:
-                act.end(call.renter.key_tag, outcome, said)
+                if act.has_begun:
+                    act.end(call.renter.key_tag, outcome, said)
             return result
 
     async def run_recorded(
