@@ -98,7 +98,7 @@ def bound_calls(server: LiumServer, settings: Settings) -> Repeats:
     """Bound how many calls the callers of a server may make, and keep answers for those who ask the same."""
     calls = CallBounds(settings.calls_at_once, settings.calls_per_minute)
     repeats = Repeats(server.readers, calls, server.repeating)
-    server.middleware.extend((calls.bounded, repeats.note_change))
+    server.middleware.extend((calls.bounded, repeats.note_call))
     return repeats
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lium_mcp.api.shared_readings import NOBODY, Sources, noting_sources
@@ -34,6 +34,8 @@ _OK: Final = 200
 _HEARD: Final = frozenset({b"accept", b"content-type", b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
 _HEARD_PREFIX: Final = b"mcp-param-"
 _JSON: Final = b"application/json"
+_HAS_DONE: Final = "lium_mcp.has_done"
+"""Where the scope of a request has whether the tool that it calls has done it."""
 
 _Whose = object
 _Question = tuple[tuple[tuple[bytes, bytes], ...], bytes]
@@ -67,11 +69,16 @@ class Repeats:
         self.count = 0
         """How many calls were answered so."""
 
-    async def note_change(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """MCP middleware: let nobody be answered by what was read before a change, or during one."""
-        caller: Caller | None = getattr(ctx.request, "scope", {}).get(CALLER)
-        if caller is None or ctx.method != "tools/call" or self._reader_in(ctx.params) is not None:
+    async def note_call(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """MCP middleware: note what may be kept, and let nobody be answered by what is of before a change, or of it."""
+        scope: Scope = getattr(ctx.request, "scope", {})
+        caller: Caller | None = scope.get(CALLER)
+        if caller is None or ctx.method != "tools/call":
             return await call_next(ctx)
+        if self._reader_in(ctx.params) is not None:
+            result = await call_next(ctx)
+            scope[_HAS_DONE] = _has_done(result)
+            return result
         owner = caller.owner or NOBODY
         self._whose.pop(owner, None)
         try:
@@ -107,7 +114,7 @@ class Repeats:
                     return
             with self._making(own, question), noting_sources() as sources:
                 heard = await _hear(app, scope, receive, send)
-                if sources.still_hold() and (result := _result_in(heard, request_id)):
+                if scope.get(_HAS_DONE) and sources.still_hold() and (result := _result_in(heard, request_id)):
                     self._keep(NOBODY if sources.owners == {NOBODY} else own, question, _Answer(result, sources))
 
         return answered
@@ -189,14 +196,17 @@ async def _hear(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> byt
     return body if is_json else b""
 
 
+def _has_done(result: HandlerResult) -> bool:
+    """Whether a tool has done what it was called for: it has not failed, and has not asked."""
+    if not isinstance(result, dict) or "content" not in result:
+        return False
+    return result.get("resultType", "complete") == "complete" and not result.get("isError")
+
+
 def _result_in(body: bytes, request_id: str | int) -> bytes | None:
-    """The result in an answer, which is all of it but for the id; None where a tool has failed, or has asked."""
+    """The result in an answer, which is all of it but for the id; None where there is none."""
     before = _before(request_id)
-    if not body.startswith(before):
-        return None
-    result = from_json(body)["result"]
-    is_final = result.get("resultType", "complete") == "complete"
-    return body.removeprefix(before) if is_final and "content" in result and not result.get("isError") else None
+    return body.removeprefix(before) if body.startswith(before) else None
 
 
 def _before(request_id: str | int) -> bytes:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
+from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
@@ -36,11 +37,18 @@ class Arguments(ArgModelBase):
 
 
 class Metadata(FuncMetadata):
-    """Reads arguments as the SDK does, except that the text "null" is no null: a ceiling would vanish."""
+    """Reads arguments as the SDK does, except that the text "null" is no null: a ceiling would vanish.
+
+    What a tool returns was rendered from the model that its schema is of: it is not read again.
+    """
 
     def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
         """Read JSON text as the SDK does, but leave "null" a text."""
         return {name: data[name] if value is None else value for name, value in super().pre_parse_json(data).items()}
+
+    def convert_result(self, result: CallToolResult | InputRequiredResult) -> CallToolResult | InputRequiredResult:
+        """Return it as it is."""
+        return result
 
 
 @cache
