@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from lium_mcp.cli.exit_statuses import ExitStatus
 from lium_mcp.cli.output import check_output, say_wrong
@@ -24,6 +24,8 @@ _GREETING = (
     "This serves MCP over standard input and output, and waits for an MCP host to write to it: hosts start it "
     "themselves. To see it work, run: lium-mcp demo. What there is: lium-mcp --help. Ctrl-C ends it."
 )
+
+_MOST_NEW_OBJECTS: Final = 10_000
 
 
 def run(options: dict[str, Any], front: Front | None = None) -> int:
@@ -60,8 +62,10 @@ def run(options: dict[str, Any], front: Front | None = None) -> int:
         from lium_mcp.serving.http import serve_http  # noqa: PLC0415
 
         import_module("lium_mcp.tools.catalog")  # nobody waits for this start, and many for the first call
-        # Each reading of the market makes so many objects that all others would be looked through again and again.
+        # Each reading of the market makes so many objects that all others would be looked through again and again. And
+        # what a call makes goes with it: nearly nothing is found where it is looked for after each.
         gc.freeze()
+        gc.set_threshold(_MOST_NEW_OBJECTS)
         gc.enable()
         anyio.run(partial(serve_http, server, settings, open_desk=find_login_desk(settings)))
         return 0
