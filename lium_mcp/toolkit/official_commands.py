@@ -35,4 +35,4 @@ def without_commands(text: str) -> str:
     def tool(match: re.Match[str]) -> str:
         return _TOOL_OF_COMMAND.get(match["quoted"] or match["bare"], "Lium's web site (lium.io)")
 
-    return _COMMAND.sub(tool, text)
+    return _COMMAND.sub(tool, text) if "lium " in text else text

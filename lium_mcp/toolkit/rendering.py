@@ -84,14 +84,14 @@ def _is_plain(data: JsonValue, redact: Callable[[str], str]) -> bool:
             waiting.extend(value.values() if isinstance(value, dict) else value)
         elif isinstance(value, float) and not math.isfinite(value):
             return False
-    if not _OF_FAILURES.isdisjoint(names) or any(map(names_secret, names)):
+    if any(map(names_secret, names)):
         return False
     texts |= names
     if max(map(len, texts), default=0) > _MOST_NAME_CHARACTERS:
         return False
     # Apart from each other, what stands in one of them stands in all; but escapes could hide what follows.
     joined = " ".join(texts)
-    return not holds_hidden(joined) and redact(joined) == joined
+    return not holds_hidden(joined) and without_commands(joined) == redact(joined) == joined
 
 
 def _cleaned(value: JsonValue, field: str = "") -> JsonValue:

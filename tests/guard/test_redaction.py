@@ -425,6 +425,19 @@ HARMLESS = (
 )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BEARER abcd.efgh-1234_5678",
+        "Author\u0130zation: Basic Ym90Omh1bnRlcjI=",
+        "author\u0131zation: Ba\u017f\u0131c Ym90Omh1bnRlcjI=",
+        "x-ap\u0130-\u212aey: q9q9q9q9q9q9",
+    ],
+)
+def test_a_secret_goes_in_whatever_letters_its_name_is_written(text: str) -> None:
+    assert_clean(redact_text(text))
+
+
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redact_text(text) == text
