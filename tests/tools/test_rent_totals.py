@@ -301,6 +301,7 @@ async def test_a_pod_whose_price_rose_says_so_wherever_it_is_shown(sandbox: Sand
         price = rented["pod"]["price_per_hour_usd"]
         wire.on("GET", "/pods", editing(lambda rows: [row | {"price": price * 1.5} for row in rows]))
         wire.on("GET", "/pods/*", editing(lambda pod: pod | {"price": price * 1.5}))
+        await agent.clock.sleep(2)  # for so long pods are kept
         [listed] = (await agent.call("list_pods"))["pods"]
         shown = await agent.call("get_pod", pod="train")
     said = f"It costs ${price * 1.5:.4f} an hour, more than the ${price:.4f} it was offered at: remove_pod stops it."
