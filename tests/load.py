@@ -58,6 +58,13 @@ class Load:
             yield
             self._over.set()
 
+    async def goes_on(self) -> None:
+        """Wait until more was rented, and more was answered."""
+        rented, answered = len(self.rented), self.answered
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while len(self.rented) == rented or self.answered < answered + 10:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(_AGAIN_SECONDS)
+
     async def call(self, tool: str, *, or_code: str = "ok", **arguments: Any) -> bool:
         """Call a tool; whether it did what it is for, or failed with a code that says that it is done."""
         began_at = time.monotonic()

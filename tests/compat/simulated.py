@@ -63,6 +63,13 @@ class SimulatedElsewhere:
         """Disarm all faults, and let go what a slow one holds."""
         self._http.delete("/faults").raise_for_status()
 
+    def let_go(self) -> None:
+        """Let go what a slow fault holds; what is armed stays armed."""
+        armed = self._http.get("/faults").raise_for_status().json()
+        self.calm()
+        for fault in armed:
+            self.fault(**fault)
+
     def close(self) -> None:
         self._http.close()
 

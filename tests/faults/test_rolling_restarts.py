@@ -102,6 +102,15 @@ async def test_replicas_are_exchanged_one_after_the_other_while_callers_rent(
                 results[name] = await rent(serving_now[-1], name)
             await asyncio.sleep(0.5)
 
+    async def goes_on() -> None:
+        def count() -> int:
+            return len([name for name, result in results.items() if not result.is_error])
+
+        before = count()
+        async with asyncio.timeout(60):
+            while count() < before + 2:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.05)
+
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as callers:
         old = [stack.enter_context(serving(tmp_path / f"old-{number}", **settings)) for number in range(2)]
         await add_key(old[0])
@@ -109,11 +118,11 @@ async def test_replicas_are_exchanged_one_after_the_other_while_callers_rent(
         for number in range(2):
             callers.create_task(keep_renting(number))
         for number, leaving in enumerate(old):
-            await asyncio.sleep(1)
+            await goes_on()
             new = stack.enter_context(serving_newer(tmp_path / f"new-{number}", settings))
             serving_now[:] = [*(server for server in serving_now if server is not leaving), new]
             await asyncio.to_thread(leaving.stop)
-        await asyncio.sleep(1)
+        await goes_on()
         over.set()
     rented = {name for name, result in results.items() if not result.is_error}
     refused = {str((result.meta or {})["lium-mcp/error"]["code"]) for result in results.values() if result.is_error}
@@ -139,15 +148,14 @@ async def test_behind_a_proxy_no_call_is_lost_while_both_replicas_are_exchanged(
         assert await load.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
         async with load.going_on(renting=2, reading=2):
             for number in range(2):
-                await asyncio.sleep(1)
+                await load.goes_on()
                 assert await asyncio.to_thread(deployment.stop, number) == 0
                 await asyncio.to_thread(deployment.start, number, newer=True)
-            await asyncio.sleep(1)
+            await load.goes_on()
         assert version_of(state_url) == NEWER_VERSION
         names = [rent["pod_name"] for rent in lium.state()["rents"]]
     assert load.lost == []
     # Rents of an account take turns, and a server that stops lets the calls know that it had.
     assert set(load.refusals) <= {"rent_unsettled", "server_stopping"}, load.refusals
     assert sorted(names) == sorted(load.rented)
-    assert len(names) >= 2
-    assert load.answered > 20
+    assert len(names) >= 3
