@@ -38,3 +38,45 @@ async def test_axe_finds_no_fault(browser: Browser, shown: Shown, theme: Any, wi
                 "document.documentElement.scrollWidth > document.documentElement.clientWidth"
             )
             assert not too_wide, f"{view} is wider than the window"
+        await page.get_by_role("navigation", name="Views").get_by_role("button", name="Pods").click()
+        await page.get_by_role("button", name="Details of train").click()
+        await page.get_by_role("button", name="Extend", exact=True).click()
+        await page.get_by_role("dialog").get_by_role("button", name="7 d").click()
+        assert await faults(page) == []
+
+
+CUT_OFF = """() => {
+  const cut = [...document.querySelectorAll(".table-box, .figure .value, .figure .note, .badge, button, .line, .head")]
+    .filter((each) => each.clientWidth > 0 && each.scrollWidth > each.clientWidth + 1)
+    .map((each) => `${each.className} ${each.textContent.slice(0, 40)}`);
+  const outside = [...document.querySelectorAll(".plot text")].filter((each) => {
+    const [own, panel] = [each, each.closest(".panel")].map((one) => one.getBoundingClientRect());
+    return own.left < panel.left || own.right > panel.right;
+  });
+  return [...cut, ...outside.map((each) => each.textContent)];
+}"""
+
+
+async def test_nothing_is_cut_off_at_any_width(browser: Browser, shown: Shown) -> None:
+    async with tab(browser) as page:
+        session = await opened(page, shown)
+        rent(shown, session, "train")
+        for view in ("Pods", "Market", "Money"):
+            await page.get_by_role("navigation", name="Views").get_by_role("button", name=view).click()
+            await page.get_by_role("button", name="Read anew").click()
+            await expect(page.locator(".loading")).to_have_count(0)
+            for width in (*range(320, 960, 40), 1100, 1280, 1600):
+                await page.set_viewport_size({"width": width, "height": 900})
+                await page.wait_for_timeout(100)
+                assert await page.evaluate(CUT_OFF) == [], f"{view} at {width}"
+
+
+async def test_who_wants_it_still_gets_it_still(browser: Browser, shown: Shown) -> None:
+    async with tab(browser) as page:
+        await page.emulate_media(reduced_motion="reduce")
+        session = await opened(page, shown)
+        rent(shown, session, "train")
+        await page.get_by_role("button", name="Extend train").click()
+        moving = """[...document.querySelectorAll("*")].map((each) => getComputedStyle(each))
+            .flatMap((style) => [style.transitionDuration, style.animationDuration]).filter((time) => time !== "0s")"""
+        assert await page.evaluate(moving) == []

@@ -16,8 +16,8 @@ export interface Column<Row> {
   readonly end?: boolean;
   /** Whether its title is left to screen readers. */
   readonly silent?: boolean;
-  /** Where there is room for it: always (the default), in the middle, or only where it is wide. */
-  readonly from?: "middle" | "wide";
+  /** Where there is room for it: always (the default), where rows are no cards, in the middle, or only where it is wide. */
+  readonly from?: "rows" | "middle" | "wide";
   /** On a card: its heading, a line with its title (the default), or a line without. */
   readonly card?: "heading" | "bare";
   /** Words for what the title alone does not say. */
@@ -156,12 +156,11 @@ export function Table<Row>(props: {
   );
 }
 
-/** Up to this width a table has few columns; up to the second its rows are cards (styles/table.css). */
-const MIDDLE_PX = 880;
-const NARROW_PX = 540;
+/** From what width on a column has room; up to the first, rows are cards (styles/table.css). */
+const ABOVE_PX = { rows: 540, middle: 740, wide: 880 } as const;
 
 function fits(from: Column<never>["from"], width: number): boolean {
-  return width === 0 || from === undefined || width > (from === "wide" ? MIDDLE_PX : NARROW_PX);
+  return width === 0 || from === undefined || width > ABOVE_PX[from];
 }
 
 function classOf<Row>({ id, end, card }: Column<Row>): string {

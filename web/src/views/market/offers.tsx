@@ -198,7 +198,7 @@ function columnsOf(choose: (offer: Offer) => void): readonly Column<Offer>[] {
       id: "rent",
       title: "Rent",
       silent: true,
-      from: "middle",
+      from: "rows",
       end: true,
       cell: (offer) => <PriceIt offer={offer} choose={choose} />,
     },

@@ -243,7 +243,7 @@ function columnsOf(
         return lowest === undefined ? (
           <span class="quiet">{past ? "None kept" : UNKNOWN}</span>
         ) : (
-          <Spark points={lowest} label={inWords(lowest, days)} width={110} />
+          <Spark points={lowest} label={inWords(lowest, days)} width={84} />
         );
       },
     },
