@@ -802,6 +802,7 @@ async def test_a_lost_order_is_not_mistaken_for_an_earlier_restore(sandbox: Sand
     async with agent_on(sandbox, transport=wire, person=Person("yes")) as agent:
         backup_id = await backed_up(agent)
         arguments = {"backup_id": backup_id, "pods": ["worker"], "path": "/root/old"}
+        sandbox.add_fault("restore_fails", message="disk on fire")
         await agent.call("restore_backup", **arguments, wait_seconds=300)
         sandbox.clock.advance(minutes=5)
         wire.on("POST", "/pods/*/restore", after_work(answering(502, b"<html>bad gateway</html>")), times=1)

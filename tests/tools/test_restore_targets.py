@@ -216,6 +216,27 @@ async def test_a_pod_that_does_not_answer_is_asked_about_and_a_yes_counts_for_it
     assert len(person.questions) == 2
 
 
+async def test_where_nobody_can_look_what_was_restored_before_is_known_to_be_there(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    make_key_pair(tmp_path / "key")
+    async with agent_on(sandbox, ssh_key_path=tmp_path / "key", confirm="never") as renter:
+        backup_id = await backed_up(renter, "full", "free")
+    person = Person("yes")
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        assert (await restore(agent, backup_id, "free", path="/root/data"))["outcome"] == "done"
+        for path in ("/root/data", "/root/data/below"):
+            answer = await restore(agent, backup_id, "free", path=path)
+            assert "restore_target_not_empty" in answer["pods"][0]["problem"]
+        assert len(person.questions) == 1, "nobody is asked to agree to what would be written over"
+        # Agreed to while one more is under way, which is over before this one begins.
+        asked = asyncio.gather(*(restore(agent, backup_id, "free", path="/root/more") for _ in range(2)))
+        outcomes = sorted(answer["outcome"] for answer in await asked)
+        assert outcomes == ["done", "failed"]
+    assert len(wire.sent("POST", "/pods/*/restore")) == 2
+
+
 async def test_a_way_through_a_link_or_onto_another_file_system_is_refused(
     sshd: Sshd,
 ) -> None:

@@ -30,8 +30,8 @@ _RELEASE_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
-class Unfinished:
-    """A restore into a pod that may still write; the path is None where Lium does not say it, the id likewise."""
+class KnownRestore:
+    """A restore into a pod; the path is None where Lium does not say it, the id likewise."""
 
     path: str | None
     restore_id: str | None = None
@@ -42,15 +42,23 @@ class Unfinished:
         return f"restore {self.restore_id or 'that was just ordered'} into {self.path or 'a directory not known'}"
 
     def may_write_to(self, path: str) -> bool:
-        """Whether it may write to a plain path, below it, or above it."""
+        """Whether it may write, or have written, to a plain path, below it, or above it."""
         return self.path is None or is_inside(self.path, path) or is_inside(path, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRestores:
+    """The restores into a pod: those that may still write, and those that have written all of theirs."""
+
+    unfinished: list[KnownRestore]
+    completed: list[KnownRestore]
 
 
 @dataclass(slots=True)
 class _Order:
     pod_id: str
     ordered_at: datetime
-    restore: Unfinished
+    restore: KnownRestore
     name: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -80,16 +88,16 @@ class RestoreTurns:
                         await self._tell_others(account, pod)
                         await account.rents.notes.keep(_turn(pod), None, until=account.lium.now())
 
-    def note(self, account: Account, pod: Pod, restore: Unfinished) -> None:
+    def note(self, account: Account, pod: Pod, restore: KnownRestore) -> None:
         """Remember an order until Lium lists it."""
         self._orders.append(_Order(pod.id, account.lium.now(), restore))
 
-    def forget(self, restore: Unfinished) -> None:
+    def forget(self, restore: KnownRestore) -> None:
         """Forget an order that Lium refused."""
         self._orders = [order for order in self._orders if order.restore is not restore]
 
-    async def unfinished(self, account: Account, pod: Pod) -> list[Unfinished]:
-        """The restores that may still write into a pod: those that Lium lists, and those that were just ordered.
+    async def known(self, account: Account, pod: Pod) -> KnownRestores:
+        """The restores into a pod that Lium lists, and of those that were just ordered the others.
 
         Raises:
             LiumError: they could not be listed.
@@ -97,17 +105,20 @@ class RestoreTurns:
         since = account.lium.now() - _LISTED_WITHIN
         listed = await account.lium.restores.list(pod.id)
         self._orders = [order for order in self._orders if order.ordered_at > since]
-        known = {restore.id for restore in listed}
-        found = [
-            Unfinished(plain_path(restore.restore_path) if restore.restore_path else None, restore.id)
-            for restore in listed
-            if not restore.is_final and restore.completed_at is None
-        ]
+        ids = {restore.id for restore in listed}
+        unfinished, completed = [], []
+        for restore in listed:
+            path = plain_path(restore.restore_path) if restore.restore_path else None
+            if not restore.is_final and restore.completed_at is None:
+                unfinished.append(KnownRestore(path, restore.id))
+            elif restore.state == "COMPLETED" and path is not None:
+                completed.append(KnownRestore(path, restore.id))
         if listed.skipped or listed.truncated:
-            found.append(Unfinished(None))
+            unfinished.append(KnownRestore(None))
         ordered = {order.name: order.restore for order in self._orders if order.pod_id == pod.id}
         ordered = await _ordered_elsewhere(account, pod, since) | ordered
-        return found + [restore for restore in ordered.values() if restore.restore_id not in known]
+        unfinished += [restore for restore in ordered.values() if restore.restore_id not in ids]
+        return KnownRestores(unfinished, completed)
 
     async def _claim(self, account: Account, clock: Clock, pod: Pod) -> bool:
         """Claim the turn for a pod among the servers of the ledger; False where that cannot be used.
@@ -147,11 +158,11 @@ class RestoreTurns:
             await account.rents.notes.keep(_orders(pod), noted, until=account.lium.now() + _LISTED_WITHIN)
 
 
-async def _ordered_elsewhere(account: Account, pod: Pod, since: datetime) -> dict[str, Unfinished]:
+async def _ordered_elsewhere(account: Account, pod: Pod, since: datetime) -> dict[str, KnownRestore]:
     with suppress(LedgerUnavailable):
         noted = dict(await account.rents.notes.read(_orders(pod)) or {})
         return {
-            name: Unfinished(path, restore_id)
+            name: KnownRestore(path, restore_id)
             for name, (ordered_at, path, restore_id) in noted.items()
             if datetime.fromisoformat(ordered_at) > since
         }
@@ -166,6 +177,6 @@ def _orders(pod: Pod) -> str:
     return f"restores ordered into {pod.id}"
 
 
-def first_writing_to(path: str, unfinished: Iterable[Unfinished]) -> Unfinished | None:
+def first_writing_to(path: str, restores: Iterable[KnownRestore]) -> KnownRestore | None:
     """The first restore that may write to a path."""
-    return next((restore for restore in unfinished if restore.may_write_to(path)), None)
+    return next((restore for restore in restores if restore.may_write_to(path)), None)

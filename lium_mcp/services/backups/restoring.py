@@ -25,7 +25,7 @@ from lium_mcp.remote.restore_targets import TargetState, look
 from lium_mcp.results import Result, UtcTime
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import check_path, volume_root
-from lium_mcp.services.backups.restore_turns import RestoreTurns, Unfinished, first_writing_to
+from lium_mcp.services.backups.restore_turns import KnownRestore, KnownRestores, RestoreTurns, first_writing_to
 from lium_mcp.services.failure_words import from_api
 from lium_mcp.services.pods.pod_details import Outcome
 from lium_mcp.services.polling import Poller
@@ -153,8 +153,9 @@ async def unseen_targets(account: Account, turns: RestoreTurns, pods: Sequence[P
     async def examine(run: _Run) -> None:
         with suppress(Failure, LiumError):  # the restore itself refuses a path that cannot be one, or is written to
             checked = check_path(run.pod, path, "path")
-            _refuse_taken(checked, await turns.unfinished(account, run.pod))
-            if await _find(account, run.pod, checked) == "unseen":
+            known = await turns.known(account, run.pod)
+            _refuse_taken(checked, known.unfinished)
+            if await _find(account, run.pod, checked, known) == "unseen":
                 unseen.add(run.pod.id)
 
     await _each(runs, examine)
@@ -179,8 +180,8 @@ async def _start(
     pod = run.pod
     try:
         async with turns.taking(account, clock, pod):
-            unfinished = await turns.unfinished(account, pod)
-            run.path = await _fresh_path(account, agreed, backup_id, pod, path, unfinished)
+            known = await turns.known(account, pod)
+            run.path = await _fresh_path(account, agreed, backup_id, pod, path, known)
             run.ordered_at = account.lium.now()
             await _order(account, turns, backup_id, run)
     except Failure as failure:
@@ -192,7 +193,7 @@ async def _start(
 
 
 async def _order(account: Account, turns: RestoreTurns, backup_id: str, run: _Run) -> None:
-    ordered = Unfinished(run.path)
+    ordered = KnownRestore(run.path)
     turns.note(account, run.pod, ordered)
     try:
         answer = await account.lium.restores.start(run.pod.id, backup_id=backup_id, restore_path=run.path)
@@ -209,7 +210,7 @@ async def _fresh_path(
     backup_id: str,
     pod: Pod,
     path: str,
-    unfinished: Sequence[Unfinished],
+    known: KnownRestores,
 ) -> str:
     """Where to restore to, looked at just before the order.
 
@@ -219,14 +220,14 @@ async def _fresh_path(
     if not path:
         default = check_path(pod, f"{volume_root(pod).rstrip('/')}/{_DEFAULT_NAME}", "path")
         # A name with a part that nobody could have guessed is new wherever it is.
-        is_taken = first_writing_to(default, unfinished) is not None
-        is_fresh = not is_taken and await _find(account, pod, default) == "fresh"
+        is_taken = first_writing_to(default, known.unfinished) is not None
+        is_fresh = not is_taken and await _find(account, pod, default, known) == "fresh"
         chosen = default if is_fresh else f"{default}-{backup_id[:8]}-{secrets.token_hex(3)}"
-        _refuse_taken(chosen, [restore for restore in unfinished if restore.path is not None])
+        _refuse_taken(chosen, [restore for restore in known.unfinished if restore.path is not None])
         return chosen
     checked = check_path(pod, path, "path")
-    _refuse_taken(checked, unfinished)
-    found = await _find(account, pod, checked)
+    _refuse_taken(checked, known.unfinished)
+    found = await _find(account, pod, checked, known)
     is_agreed = isinstance(agreed, UnseenTargets) and pod.id in agreed.unseen
     if found == "fresh" or (found == "unseen" and is_agreed):
         return checked
@@ -238,7 +239,7 @@ async def _fresh_path(
     )
 
 
-def _refuse_taken(path: str, unfinished: Iterable[Unfinished]) -> None:
+def _refuse_taken(path: str, unfinished: Iterable[KnownRestore]) -> None:
     writing = first_writing_to(path, unfinished)
     if writing is not None:
         code = "restore_target_taken"
@@ -249,7 +250,14 @@ def _refuse_taken(path: str, unfinished: Iterable[Unfinished]) -> None:
         )
 
 
-async def _find(account: Account, pod: Pod, path: str) -> TargetState:
+async def _find(account: Account, pod: Pod, path: str, known: KnownRestores) -> TargetState:
+    found = await _look(account, pod, path)
+    # Where nobody can look, what has been restored there is there still.
+    has_been_written = found == "unseen" and first_writing_to(path, known.completed) is not None
+    return "content" if has_been_written else found
+
+
+async def _look(account: Account, pod: Pod, path: str) -> TargetState:
     root = volume_root(pod)
     if path == root:
         return "content"
