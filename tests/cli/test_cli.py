@@ -265,7 +265,7 @@ async def test_a_server_that_a_person_starts_says_what_it_waits_for() -> None:
         env=environment(),
     )
     assert process.stderr is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         said = (await process.stderr.readline()).decode()
     process.terminate()
     await process.wait()
@@ -298,7 +298,7 @@ def test_a_closed_pipe_ends_the_list_without_a_traceback() -> None:
 async def test_the_sandbox_announces_itself_serves_and_stops_on_a_signal(number: signal.Signals) -> None:
     process = await start("sandbox", "--port", "0", "--seed", "3")
     assert process.stderr is not None
-    announced = (await asyncio.wait_for(process.stderr.readline(), 30)).decode()
+    announced = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
     base_url = announced.split()[-1]
     use = (await process.stderr.readline()).decode()
     assert f"LIUM_BASE_URL={base_url} LIUM_API_KEY=sk_sandbox" in use
@@ -309,7 +309,7 @@ async def test_the_sandbox_announces_itself_serves_and_stops_on_a_signal(number:
         assert (await client.get(f"{base_url}/pods")).json() == []
         assert "GET /_sandbox/state" in (await client.get(controls[0])).json()
         process.send_signal(number)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             out, err = await process.communicate()
     assert process.returncode == 0
     assert out == b""
@@ -319,7 +319,7 @@ async def test_the_sandbox_announces_itself_serves_and_stops_on_a_signal(number:
 async def test_a_rough_sandbox_has_the_rough_market() -> None:
     process = await start("sandbox", "--port", "0", "--rough")
     assert process.stderr is not None
-    base_url = (await asyncio.wait_for(process.stderr.readline(), 30)).decode().split()[-1]
+    base_url = (await asyncio.wait_for(process.stderr.readline(), 60)).decode().split()[-1]
     async with httpx2.AsyncClient(verify=False, headers={"X-API-Key": "sk_sandbox_own"}) as client:
         assert "NVIDIA H20" in {row["name"] for row in (await client.get(f"{base_url}/machines")).json()}
     process.terminate()

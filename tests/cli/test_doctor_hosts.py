@@ -75,7 +75,7 @@ async def test_entries_that_hang_are_tried_side_by_side_and_nothing_of_them_is_l
     put({f"gpu{number}": hanging(tmp_path, leaves=True) for number in range(4)})
     began = time.monotonic()
     status, found = await look()
-    assert time.monotonic() - began < 25, "and not four times ten seconds"
+    assert time.monotonic() - began < 40, "and not four times ten seconds"
     assert status == 2
     assert sum("it did not answer within 10 seconds" in one["what"] for one in found) == 4
     assert len((tmp_path / "left").read_text().split()) == 8, "the programs, and what each has started"
@@ -86,7 +86,7 @@ async def test_entries_that_hang_are_tried_side_by_side_and_nothing_of_them_is_l
 async def test_a_doctor_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     put({"lium": hanging(tmp_path, leaves=True)})
     process = await start("doctor", "--sandbox")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not (tmp_path / "left").exists() or len((tmp_path / "left").read_text().split()) < 2:  # noqa: ASYNC110 - it and its child
             await asyncio.sleep(0.02)
         process.send_signal(number)
@@ -234,7 +234,7 @@ async def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
         stderr=written,
     )
     os.close(written)
-    await asyncio.wait_for(process.wait(), 40)
+    await asyncio.wait_for(process.wait(), 60)
     shown = os.read(read, 65_536).decode(errors="replace")
     os.close(read)
     assert "Looking" in shown

@@ -39,7 +39,7 @@ async def interrupted(home: Path, *words: str, answers: int, **variables: str) -
     )
     assert process.stderr is not None
     said = ""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         for number in range(answers + 1):
             while len([*said.split("USD per hour: "), *said.split("at once: "), *said.split("[y/N] ")]) - 3 <= number:
                 part = await process.stderr.read(1000)

@@ -127,7 +127,7 @@ async def test_who_has_no_browser_here_is_shown_the_page(
     async with httpx2.AsyncClient() as elsewhere:
         assert "Agree only if" in (await elsewhere.get(page_shown)).text
     process.send_signal(signal.SIGINT)
-    await asyncio.wait_for(process.communicate(), 20)
+    await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == ExitStatus.INTERRUPTED
 
 
@@ -135,7 +135,7 @@ async def test_who_agrees_elsewhere_is_logged_in_here(lium: Simulated) -> None:
     process, page_shown = await waiting(lium, "--no-browser")
     async with httpx2.AsyncClient() as elsewhere:
         await elsewhere.post(page_shown, data={"answer": "agree"})
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, b"Logged in" in out) == (0, True), err
 
 
@@ -145,7 +145,7 @@ async def waiting(lium: Simulated, *options: str, **variables: str) -> tuple[asy
     assert process.stdout is not None
     line = ""
     while not (found := re.search(r"http://\S+/cli-auth/\S+", line)):
-        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
         assert line, await process.communicate()
     return process, found[0]
 
@@ -168,7 +168,7 @@ async def test_a_wait_ends(lium: Simulated, config: ConfigFile) -> None:
 async def test_ctrl_c_ends_a_wait_and_saves_nothing(lium: Simulated, config: ConfigFile) -> None:
     process, _ = await waiting(lium, "--no-browser")
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == ExitStatus.INTERRUPTED
     assert err.decode().splitlines()[-1] == "Interrupted: no key was saved."
     assert not config.folder_is_there
@@ -217,7 +217,7 @@ async def test_a_person_at_a_terminal_is_asked_and_again_where_the_new_key_is_of
             env=environment(LIUM_BASE_URL=lium.base_url, BROWSER=browser("agree")),
             stdin=theirs, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        out, err = await asyncio.wait_for(process.communicate(), 20)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
         os.close(ours)
         os.close(theirs)

@@ -45,7 +45,7 @@ async def ended(words: tuple[str, ...], redirections: str, **variables: str) -> 
         stdin=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, err = await asyncio.wait_for(process.communicate(INITIALIZE), 30)
+    _, err = await asyncio.wait_for(process.communicate(INITIALIZE), 60)
     assert process.returncode is not None
     return process.returncode, err.decode()
 

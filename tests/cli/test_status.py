@@ -190,7 +190,7 @@ async def test_a_watch_looks_again_until_it_is_interrupted(lium: Simulated, stat
     )
     assert process.stdout is not None
     looks = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while looks < 2:
             looks += b"No pods." in await process.stdout.readline()
         process.send_signal(2)

@@ -24,7 +24,7 @@ from tests.processes import serving
 from tests.wires import Wire, living, make_template, offers, rent
 
 POLLS: Final = 10**6
-BOUND_SECONDS: Final = 10
+BOUND_SECONDS: Final = 60
 # The most of an argument that an error may repeat.
 ECHO: Final = 200
 _SHARE: Final = 6

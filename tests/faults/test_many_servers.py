@@ -157,7 +157,7 @@ async def test_two_processes_that_rent_one_name_at_once_rent_one_pod(state_url: 
             for number, (server, request) in enumerate(processes, 1)
         ]
         await hold.reached()
-        done, _ = await asyncio.wait(calls, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(calls, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == 1
         hold.let_go()
         answers = [(await call)["result"]["structuredContent"] for call in calls]

@@ -19,7 +19,7 @@ from tests.harness import PUBLIC_KEY, Agent, Failure, Mode, agent_on
 from tests.wires import Act, Forward, Wire, answering, cut, drop, page, served, silence, trickle
 
 KEY = "sk_sandbox"
-SLACK_SECONDS = 5  # of a busy machine
+SLACK_SECONDS = 25  # of a busy machine
 # Binding a tool takes time that a hundred servers would add up.
 TOOLSETS = frozenset({"pods", "account", "extras"})
 TOOLS = frozenset(
@@ -89,14 +89,16 @@ both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 
 @asynccontextmanager
-async def connected(mode: Mode = "auto", base_url: str | None = None) -> AsyncIterator[tuple[Agent, Wire]]:
+async def connected(
+    mode: Mode = "auto", base_url: str | None = None, *, timeout_seconds: int = 15
+) -> AsyncIterator[tuple[Agent, Wire]]:
     sandbox = Sandbox(seed=7, speed=0)
     async with served(Wire(sandbox)) as server:
         address = base_url or server.base_url
         transport = httpx2.AsyncHTTPTransport(verify=False)  # nothing here is encrypted, and certificates load slowly
         settings: dict[str, Any] = {
             "base_url": address,
-            "timeout_seconds": 1,
+            "timeout_seconds": timeout_seconds,
             "allow_tools": TOOLS,
             "toolsets": TOOLSETS,
         }
@@ -153,11 +155,11 @@ async def test_clients_of_the_legacy_era_read_the_same() -> None:
 
 @slow_names
 async def test_an_answer_that_does_not_come_ends_with_the_time_limit(fault: Fault) -> None:
-    async with connected() as (agent, server):
+    async with connected(timeout_seconds=1) as (agent, server):
         started = time.monotonic()
         await check_changing(agent, server, fault)
         assert time.monotonic() - started < 1 + SLACK_SECONDS
-    async with connected() as (agent, server):
+    async with connected(timeout_seconds=1) as (agent, server):
         started = time.monotonic()
         await check_reading(agent, server, fault)
         assert time.monotonic() - started < 3 * 1 + SLACK_SECONDS
@@ -196,7 +198,7 @@ async def test_an_address_that_takes_no_connection_is_given_up_in_time() -> None
             for connection in waiting:
                 connection.setblocking(False)
                 connection.connect_ex(address)
-            async with connected(base_url=f"http://127.0.0.1:{address[1]}/api") as (agent, _):
+            async with connected(base_url=f"http://127.0.0.1:{address[1]}/api", timeout_seconds=1) as (agent, _):
                 started = time.monotonic()
                 check(await agent.refused("list_pods"), "lium_unreachable")
                 check(await agent.refused("add_ssh_key", name="k", public_key=PUBLIC_KEY), "lium_unreachable")
