@@ -6,7 +6,7 @@ import { dismiss, notices, underWay } from "./data/actions";
 import { asleep, cutOff, hasRead, newestAt, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
-import { controls, type Ended, ended, filling, type Host, muted } from "./host/host";
+import { controls, type Ended, ended, filling, type Host, muted, NO_CALLS } from "./host/host";
 import { asked } from "./host/questions";
 import { HostContext, useHost } from "./host/use_host";
 import { failedOpening, show, VIEWS, type View, view } from "./navigation";
@@ -43,12 +43,10 @@ function Shown({ name }: { name: View }) {
   return (
     <>
       <h1 class="unseen">{TITLES[name]}</h1>
-      {cutOff.value !== undefined && (
-        <CutOff
-          failure={cutOff.value}
-          hasData={muted.value || hasRead()}
-          {...(muted.value ? {} : { again: () => void refresh() })}
-        />
+      {muted.value ? (
+        <p class="banner small">{NO_CALLS.message}</p>
+      ) : (
+        cutOff.value !== undefined && <CutOff failure={cutOff.value} hasData={hasRead()} again={() => void refresh()} />
       )}
       {failedOpening.value !== undefined && <Trouble failure={failedOpening.value} />}
       <Guard key={name}>

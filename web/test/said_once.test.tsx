@@ -41,7 +41,7 @@ describe("a host that lets the page make no calls", () => {
     await settle(90);
     expect(host.calls).toEqual([]);
     expect(shown()).toContain(words);
-    expect(times("It lets pages make no calls")).toBe(1);
+    expect(times("lets it make no calls")).toBe(1);
     expect(shown()).not.toMatch(/could not be read|did not make the call|Try again/);
     expect(document.querySelector(".loading")).toBeNull();
     for (const what of ["Read anew", "Rent L4, $0.500 an hour", "Remove train-a", "More", "Show its offers"])
@@ -54,7 +54,7 @@ describe("a host that lets the page make no calls", () => {
     muted.value = true;
     gone = await showPage(fakeHost({}, "conversation"));
     expect(times("No such cursor.")).toBe(1);
-    expect(times("It lets pages make no calls")).toBe(1);
+    expect(times("lets it make no calls")).toBe(1);
   });
 });
 

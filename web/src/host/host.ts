@@ -103,7 +103,7 @@ export function refusal(code: Trouble, said: string, tool: string): Answer {
 /** What a call comes to where the host lets the page make none. */
 export const NO_CALLS = trouble(
   "refused_by_host",
-  "It lets pages make no calls: this one shows what was answered, and stays as it is. Ask for more in the conversation.",
+  "The program that shows this page lets it make no calls: it shows what was answered, and stays as it is. Ask for more in the conversation.",
 );
 
 /** The code stands at the end of our sentences for models; people see it set apart. */

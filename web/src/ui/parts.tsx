@@ -205,21 +205,18 @@ export function isEmptyAs(states: readonly State[]): boolean {
   return states.every(({ data }) => data === undefined) && isSaidAbove(...states);
 }
 
-/** Why nothing can be read now, said once for the whole page. */
-export function CutOff({ failure, hasData, again }: { failure: Failure; hasData: boolean; again?: () => void }) {
-  if (!hasData) return <Trouble failure={failure} {...(again === undefined ? {} : { again })} />;
+/** Why nothing can be read now, said once for the whole page: instead of all, or above what was read before. */
+export function CutOff({ failure, hasData, again }: { failure: Failure; hasData: boolean; again: () => void }) {
+  if (!hasData) return <Trouble failure={failure} again={again} />;
   return (
     <p class="stale" role="status">
       <Icon name="warning" />
       <span>
-        {again === undefined ? "" : "Not read anew: "}
-        <span class="foreign">{failure.message}</span>
+        Not read anew: <span class="foreign">{failure.message}</span>
       </span>
-      {again !== undefined && (
-        <Button kind="link" onPress={again}>
-          Try again
-        </Button>
-      )}
+      <Button kind="link" onPress={again}>
+        Try again
+      </Button>
     </p>
   );
 }
@@ -257,10 +254,10 @@ export function Read(props: {
   const { data } = props.state;
   const isSaid = isSaidAbove(props.state);
   const failure = isSaid ? undefined : props.state.failure;
-  if (data === undefined && isSaid) return null;
+  if (data === undefined && isSaid) return props.panel ? null : <p class="not-read quiet">Not read.</p>;
   const again = props.again === undefined ? {} : { again: props.again };
   if (data === undefined && failure?.code === "not_offered")
-    return <p class="not-offered quiet">This server does not offer it. {failure.message}</p>;
+    return <p class="not-read quiet">This server does not offer it. {failure.message}</p>;
   if (data === undefined)
     return failure === undefined ? (
       <div class={props.panel ? "panel flush" : undefined}>

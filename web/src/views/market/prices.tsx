@@ -7,7 +7,7 @@ import { ago, clock, count, fullTime, gb, plural, price, UNKNOWN, usd } from "..
 import { muted } from "../../host/host";
 import { type Series, Spark, TimeChart } from "../../ui/chart";
 import { Chips } from "../../ui/field";
-import { Badge, Button, Empty, Incomplete, Panel, Read, Unread } from "../../ui/parts";
+import { Badge, Button, Empty, Incomplete, isEmptyAs, Panel, Read, Unread } from "../../ui/parts";
 import { type Mark, Scatter } from "../../ui/scatter";
 import { Spread } from "../../ui/spread";
 import { type Column, Table } from "../../ui/table";
@@ -47,6 +47,7 @@ export function Prices() {
     state.data === undefined
       ? []
       : [...texts(past.data?.warnings), isSaidAbove(past) ? [] : (past.failure?.message ?? [])].flat();
+  if (isEmptyAs([state])) return null;
   return (
     <div class={state.data === undefined ? "view" : "sides"}>
       <Panel
@@ -54,7 +55,6 @@ export function Prices() {
         flush
         note={<Aged data={state.data} />}
         side={!muted.value && <Chips label="Prices of" value={days} onValue={setDays} choices={DAYS} />}
-        of={[state]}
       >
         {missing.map((said) => (
           <p key={said} class="aside foreign small">

@@ -17,7 +17,7 @@ import {
   unreadRows,
 } from "../../data/shapes";
 import { ago, clock, fullTime, gb, plural, span, UNKNOWN, UNREADABLE, until, usd } from "../../format";
-import { Badge, Copy, isEmptyAs, Meter, Read, type Tone, Unread } from "../../ui/parts";
+import { Badge, Copy, Meter, Read, type Tone, Unread } from "../../ui/parts";
 import { PodActions } from "./pod_actions";
 import {
   areAllBackups,
@@ -44,7 +44,6 @@ export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
         pod={pod}
         lastBackup={() => lastBackupWords(newestBackups(mine).get(pod.id), areAllBackups(backups.data), now.value)}
       />
-      {isEmptyAs([state]) && <p class="quiet">No more of it was answered.</p>}
       <Read state={state} label="the pod" again={() => void refresh("get_pod")}>
         {(data) => {
           const full = record(data.pod);
