@@ -184,7 +184,7 @@ class Wire:
 
     def __init__(self, url: str, headers: dict[str, str] | None = None, *, asks: bool = False) -> None:
         self._asks = asks
-        self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False)
+        self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False)
 
     async def say(self, message: dict[str, Any]) -> int:
         """Send a message in the open session; return the status."""

@@ -139,7 +139,7 @@ class Browser:
 
     async def until_sent_back(self) -> str:
         """Load the page again and again, as it does by itself; where it sends the browser in the end."""
-        with anyio.fail_after(15):
+        with anyio.fail_after(60):
             while (onward := self.page.headers.get("Location")) is None:
                 if found := re.search(r'content="1; url=([^"]+)"', self.page.text):
                     return found[1].replace("&amp;", "&")

@@ -53,7 +53,7 @@ class Shown:
 
     def caller(self, **headers: str) -> httpx2.Client:
         """Somebody who knows the address without what is behind the #."""
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
 
     def session(self) -> str:
         """Use the address, as the page does when it is opened."""

@@ -270,7 +270,7 @@ def test_the_sandbox_shows_it_at_its_own_address(tmp_path: Path) -> None:
             origin = {"Origin": sandbox.url}
             assert http.post("/_sandbox/clock", json={}, headers=origin).status_code == 403, "not from a browser"
         home = sent.headers["location"].rstrip("/")
-        with httpx2.Client(base_url=home, timeout=10, trust_env=False) as page:
+        with httpx2.Client(base_url=home, timeout=60, trust_env=False) as page:
             session = page.post("/token", json={"token": sandbox.token}).json()["token"]
             page.headers.update(said_by(session, home))
             turned = page.post("/_sandbox/clock", json={"advance_seconds": 60, "speed": 0}).json()
@@ -342,7 +342,7 @@ def test_it_shares_the_ledger_with_the_server_of_a_host(tmp_path: Path) -> None:
             showing(tmp_path / "home", "dashboard", "--no-browser", **account) as page,
             page.caller(**said_by(page.session(), page.url)) as http,
             httpx2.Client(
-                base_url=server.url, headers={"X-Lium-MCP-Token": TOKEN}, timeout=10, trust_env=False
+                base_url=server.url, headers={"X-Lium-MCP-Token": TOKEN}, timeout=60, trust_env=False
             ) as host,
         ):
             first = call(host, "rent_pod", **wish).json()["result"]["structuredContent"]

@@ -294,7 +294,7 @@ async def say_all(url: str, session: tuple[str, dict[str, str]], headers: dict[s
     """Do in another's session whatever one can, and find none there."""
     path, in_session = session
     headers = headers | in_session | {"Accept": "application/json, text/event-stream"}
-    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False) as http:
         for message in messages:
             assert (await http.post(path, json=message)).status_code == 404
         if path == "/mcp":
@@ -385,7 +385,7 @@ async def test_only_who_opened_a_session_cancels_and_ends_it(
 
 @pytest.mark.parametrize("headers", [{"Authorization": f"bEARER   {API_KEY}"}, {"x-api-KEY": API_KEY}])
 async def test_a_key_is_the_same_owner_in_either_header(hosted: Served, headers: dict[str, str]) -> None:
-    async with httpx2.AsyncClient(base_url=hosted.url, timeout=10, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=hosted.url, timeout=60, trust_env=False) as http:
         accept = {"Accept": "application/json, text/event-stream"}
         opening = await http.post("/mcp", json=initialize(), headers=MINE | accept)
         session = {"Mcp-Session-Id": opening.headers["mcp-session-id"]}
@@ -554,7 +554,7 @@ def test_a_body_over_a_mebibyte_is_refused(hosted: Served, path: str, version: s
 )
 def test_a_header_that_no_client_sends_is_refused_and_the_server_lives(hosted: Served, value: bytes) -> None:
     host, port = hosted.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         head = f"POST /mcp HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 2\r\n".encode()
         try:
             raw.sendall(head + b"X-API-Key: " + value + b"\r\n\r\n{}")
@@ -656,7 +656,7 @@ async def test_who_names_anothers_session_in_its_own_address_takes_no_id_from_it
         await answer_in(lines)
         query = wire.session[0].partition("?")[2]
         async with (
-            httpx2.AsyncClient(base_url=hosted.url, timeout=10, trust_env=False) as http,
+            httpx2.AsyncClient(base_url=hosted.url, timeout=60, trust_env=False) as http,
             http.stream("POST", f"/mcp?{query}", json=watching, headers=form) as answer,
         ):
             watched = answer.aiter_lines()  # which ends with whoever forgets it
@@ -666,7 +666,7 @@ async def test_who_names_anothers_session_in_its_own_address_takes_no_id_from_it
 
 
 async def test_the_id_of_the_opening_request_is_free_once_that_is_answered(personal: Served) -> None:
-    async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=personal.url, timeout=60, trust_env=False) as http:
         every = {"Accept": "application/json, text/event-stream"}
         opening = await http.post("/mcp", json=initialize(), headers=every)
         every |= {"Mcp-Session-Id": opening.headers["mcp-session-id"]}
@@ -698,7 +698,7 @@ async def test_a_body_that_is_no_message_is_answered_and_not_repeated(personal: 
     async with wire.calling(way, "list_pods", {}):
         path, headers = wire.session if way != "modern" else ("/mcp", {"MCP-Protocol-Version": MODERN_VERSION})
         headers = headers | {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
-        async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=personal.url, timeout=60, trust_env=False) as http:
             answers = {
                 case: await http.post(path, content=content, headers=headers)
                 for case, (content, _, _) in UNREADABLE.items()
@@ -768,7 +768,7 @@ async def test_a_caller_who_is_answered_in_json_and_leaves_leaves_no_pod(
     if way == "modern":
         headers |= {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "rent_pod"}
     body = tool_call("rent_pod", RENT, modern=way == "modern")
-    async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=personal.url, timeout=60, trust_env=False) as http:
         renting = asyncio.create_task(http.post("/mcp", json=body, headers=headers))
         await until(lambda: lium.state()["rents"])
         renting.cancel()
@@ -779,7 +779,7 @@ async def test_who_comes_again_with_the_id_of_a_lost_call_hears_nothing_of_that_
     personal: Served, lium: Simulated
 ) -> None:
     lium.fault("slow", seconds=0.5, stage="answer", match=RENT_REQUEST)
-    async with httpx2.AsyncClient(base_url=personal.url, timeout=10, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=personal.url, timeout=60, trust_env=False) as http:
         every = {"Accept": "application/json, text/event-stream"}
         opening = await http.post("/mcp", json=initialize(), headers=every)
         every |= {"Mcp-Session-Id": opening.headers["mcp-session-id"]}
@@ -803,7 +803,7 @@ async def test_who_takes_json_alone_is_asked_in_the_answer_or_told_why_not(
         body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = {"elicitation": {}}
     settings = {"LIUM_BASE_URL": lium.base_url, "LIUM_API_KEY": API_KEY, "LIUM_MCP_CONFIRM": "always"}
     with serving(tmp_path, **settings) as served:
-        async with httpx2.AsyncClient(base_url=served.url, timeout=10, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=served.url, timeout=60, trust_env=False) as http:
             result = (await http.post("/mcp", json=body, headers=headers)).json()["result"]
     if way == "modern":
         [question] = result["inputRequests"].values()
@@ -833,7 +833,7 @@ async def test_a_signal_ends_an_idle_server(stoppable: Served, number: int) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_open_streams_do_not_hold_up_the_end(stoppable: Served, number: int) -> None:
-    async with httpx2.AsyncClient(base_url=stoppable.url, timeout=10, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=stoppable.url, timeout=60, trust_env=False) as http:
         opening = await http.post(
             "/mcp",
             headers={"Accept": "application/json, text/event-stream"},
@@ -859,7 +859,7 @@ async def test_open_streams_do_not_hold_up_the_end(stoppable: Served, number: in
 
 
 async def test_no_stream_of_changes_is_opened_since_none_is_announced(stoppable: Served) -> None:
-    async with httpx2.AsyncClient(base_url=stoppable.url, timeout=10, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=stoppable.url, timeout=60, trust_env=False) as http:
         listening = await http.post(
             "/mcp",
             headers={

@@ -163,7 +163,7 @@ async def test_over_http_nothing_of_a_call_is_logged(tmp_path: Path, way: Way, l
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
 async def test_over_http_nothing_of_what_is_no_call_is_logged(tmp_path: Path, level: str) -> None:
     with serving_http(tmp_path, "--sandbox", LIUM_MCP_LOG_LEVEL=level) as server:
-        async with httpx2.AsyncClient(base_url=server.url, trust_env=False, timeout=10) as http:
+        async with httpx2.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as http:
             async with http.stream("GET", "/sse", headers={"User-Agent": HEADER}) as stream:
                 lines = stream.aiter_lines()
                 async for line in lines:
@@ -184,7 +184,7 @@ async def test_over_http_nothing_of_what_is_no_call_is_logged(tmp_path: Path, le
                     await http.post("/mcp", content=message, headers=sent)
             await http.get(f"/{ARGUMENT}%0A{FORGERY}?{ARGUMENT}", headers={"Host": HEADER, "Origin": HEADER})
         for junk in (f"{ARGUMENT}\r\n\r\n", f"GET /\x00{ARGUMENT} HTTP/1.1\r\n\r\n", f"POST /mcp HTTP/1.1\r\n{HEADER}"):
-            with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0), timeout=10) as raw:
+            with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0), timeout=60) as raw:
                 raw.sendall(junk.encode())
         assert server.stop() == 0
         log = server.stderr()

@@ -72,7 +72,7 @@ def _nothing_published(sites: Sites) -> None:
 
 
 def ask(hosted: Served, client_id: str, **values: str) -> httpx2.Response:
-    return httpx2.get(HandClient(hosted.url, client_id).asking(**values), timeout=20, trust_env=False)
+    return httpx2.get(HandClient(hosted.url, client_id).asking(**values), timeout=60, trust_env=False)
 
 
 def refusal(answer: httpx2.Response) -> str:

@@ -85,7 +85,7 @@ async def follow(address: str) -> str:
 
 def post(url: str, token: str | None = None, path: str = "/mcp", **headers: str) -> httpx2.Response:
     sent = MCP | ({"Authorization": f"Bearer {token}"} if token is not None else {}) | headers
-    return httpx2.post(f"{url}{path}", json=initialize(), headers=sent, timeout=10, trust_env=False)
+    return httpx2.post(f"{url}{path}", json=initialize(), headers=sent, timeout=60, trust_env=False)
 
 
 def signed(issuer: AuthorizationServer, served: Served, **claims: Any) -> str:
@@ -115,7 +115,7 @@ async def test_callers_with_keys_of_their_own_need_no_login(hosted: Served, way:
     ("method", "path"), [("POST", "/mcp"), ("GET", "/mcp"), ("GET", "/sse"), ("POST", "/messages/")]
 )
 def test_who_shows_nothing_is_told_where_to_log_in(hosted: Served, method: str, path: str) -> None:
-    answer = httpx2.request(method, f"{hosted.url}{path}", headers=MCP, timeout=10, trust_env=False)
+    answer = httpx2.request(method, f"{hosted.url}{path}", headers=MCP, timeout=60, trust_env=False)
     assert answer.status_code == 401
     told = answer.headers["WWW-Authenticate"]
     assert told.startswith("Bearer ")

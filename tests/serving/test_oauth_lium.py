@@ -51,12 +51,12 @@ def hosted(lium: Simulated, home: Path) -> Iterator[Served]:
 
 def post(url: str, token: str) -> int:
     headers = MCP | {"Authorization": f"Bearer {token}"}
-    return httpx2.post(f"{url}/mcp", json=initialize(), headers=headers, timeout=10, trust_env=False).status_code
+    return httpx2.post(f"{url}/mcp", json=initialize(), headers=headers, timeout=60, trust_env=False).status_code
 
 
 def change(home: Path, statement: str) -> None:
     """Change the ledger past the program."""
-    with closing(sqlite3.connect(home / "ledger.db", timeout=10)) as connection:
+    with closing(sqlite3.connect(home / "ledger.db", timeout=60)) as connection:
         connection.execute(statement)
         connection.commit()
 
@@ -106,7 +106,7 @@ async def test_who_logged_in_with_a_client_that_shows_pages_hears_of_ours(hosted
     headers = MCP | asked | {"Authorization": f"Bearer {tokens['access_token']}"}
     for capabilities, hears in (({}, False), (SHOWS_PAGES, True)):
         body = request("tools/list", 1, CURRENT, capabilities)
-        answer = httpx2.post(f"{hosted.url}/mcp", json=body, headers=headers, timeout=10, trust_env=False)
+        answer = httpx2.post(f"{hosted.url}/mcp", json=body, headers=headers, timeout=60, trust_env=False)
         assert answer.status_code == 200
         assert (ADDRESS in answer.text) == hears
 
@@ -574,7 +574,7 @@ async def test_a_session_belongs_to_the_account_and_not_to_the_token(hosted: Ser
     tokens = await client.log_in()
 
     def say(headers: dict[str, str], message: dict[str, Any]) -> httpx2.Response:
-        return httpx2.post(f"{hosted.url}/mcp", json=message, headers=MCP | headers, timeout=10, trust_env=False)
+        return httpx2.post(f"{hosted.url}/mcp", json=message, headers=MCP | headers, timeout=60, trust_env=False)
 
     opened = say({"Authorization": f"Bearer {tokens['access_token']}"}, initialize())
     session = {"Mcp-Session-Id": opened.headers["mcp-session-id"]}

@@ -35,7 +35,7 @@ async def test_a_session_names_its_replica_and_is_unknown_at_another(
 ) -> None:
     call = tool_call("list_pods", {}, modern=False)
     with replicas(tmp_path, 2, shared_ledger, LIUM_BASE_URL=lium.base_url) as (one, other):
-        async with httpx2.AsyncClient(headers=EVERY, timeout=10, trust_env=False) as http:
+        async with httpx2.AsyncClient(headers=EVERY, timeout=60, trust_env=False) as http:
             opening = await http.post(f"{one.url}/mcp", json=initialize())
             session = {"Mcp-Session-Id": opening.headers["mcp-session-id"]}
             assert re.fullmatch(r"gpu-1\.[0-9a-f]{32}", session["Mcp-Session-Id"])
@@ -66,7 +66,7 @@ async def test_without_sessions_any_replica_serves_an_older_client_and_asks_nobo
     await staged(lium.playing, "remove_pod")
     settings = {"LIUM_BASE_URL": lium.base_url, "LIUM_MCP_STATELESS": "true"}
     with replicas(tmp_path, 2, shared_ledger, **settings) as servers:
-        async with httpx2.AsyncClient(headers=EVERY, timeout=10, trust_env=False) as http:
+        async with httpx2.AsyncClient(headers=EVERY, timeout=60, trust_env=False) as http:
             opening = await http.post(f"{servers[0].url}/mcp", json=initialize(asks=True))
             assert opening.status_code == 200
             assert "mcp-session-id" not in opening.headers
@@ -116,7 +116,7 @@ async def test_the_rule_of_a_proxy_leads_each_session_to_its_replica(
                 assert not done.is_error, text_of(done)
                 lium.turn(minutes=5)
             assert len(person.questions) == 1
-            async with httpx2.AsyncClient(headers=EVERY, timeout=10, trust_env=False) as http:
+            async with httpx2.AsyncClient(headers=EVERY, timeout=60, trust_env=False) as http:
                 for _ in range(TRIES):
                     # One that is shared out by lot may meet the same replica again and again.
                     if opened == both:
@@ -135,6 +135,6 @@ async def test_the_rule_of_a_proxy_leads_each_session_to_its_replica(
                 for _ in range(3):
                     async with calling(url, way, MINE) as caller:
                         assert (await caller.call("list_pods"))["total"] == 1
-        async with httpx2.AsyncClient(headers=MINE, timeout=10, trust_env=False) as http:
+        async with httpx2.AsyncClient(headers=MINE, timeout=60, trust_env=False) as http:
             assert (await http.get(f"{url}/mcp")).status_code in (502, 503)
     assert API_KEY not in proxy.log(tmp_path / "proxy")
