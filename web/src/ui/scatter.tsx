@@ -128,6 +128,8 @@ interface Placed {
   readonly mark: Mark;
   readonly left: number;
   readonly top: number;
+  /** Where the line from the mark ends, at its top or above. */
+  readonly end: number;
 }
 
 function away({ left, top }: Placed, x: number, y: number): number {
@@ -136,9 +138,9 @@ function away({ left, top }: Placed, x: number, y: number): number {
 
 type Side = "right" | "left";
 
-/** On which side marks can be named so that no name lies on another name or mark, or past the edge. */
+/** On which side marks can be named so that no name lies on another name, mark or its line, or past the edge. */
 function namesThatFit(placed: readonly Placed[], right: number): ReadonlyMap<number, Side> {
-  const taken = placed.map(({ left, top }) => ({ from: left - 5, to: left + 5, top }));
+  const taken = placed.map(({ left, top, end }) => ({ from: left - 5, to: left + 5, top, end: Math.min(end, top) }));
   const named = new Map<number, Side>();
   for (const side of ["right", "left"] as const)
     for (const [i, { mark, left, top }] of placed.entries()) {
@@ -146,11 +148,12 @@ function namesThatFit(placed: readonly Placed[], right: number): ReadonlyMap<num
       const room = 8 + Math.min(MOST_LETTERS, mark.name.length) * LETTER_PX;
       const [from, to] = side === "right" ? [left + 7, left + room] : [left - room, left - 7];
       const meets = taken.some(
-        (other, j) => j !== i && Math.abs(other.top - top) < LINE_PX && other.from < to && from < other.to,
+        (other, j) =>
+          j !== i && other.end - LINE_PX < top && top < other.top + LINE_PX && other.from < to && from < other.to,
       );
       if (meets || from < ROOM.left || to > right + ROOM.right) continue;
       named.set(i, side);
-      taken.push({ from, to, top });
+      taken.push({ from, to, top, end: top });
     }
   return named;
 }
