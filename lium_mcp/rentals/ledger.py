@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, insert, or_, select, update
 
 from lium_mcp.rentals.database import Database
 from lium_mcp.rentals.entries import (
@@ -38,6 +38,24 @@ _EXTENSIONS_KEPT_FOR: Final = timedelta(hours=1)
 _MOST_OF_A_NAME: Final = 20
 _NAMES: Final = tuple(field.name for field in fields(Entry))
 
+# That a rent is an account's, which includes those rented when only the key was known.
+_OF: Final = RENTALS.c.account.in_(bindparam("accounts", expanding=True))
+
+
+def _newest(wanted: ColumnElement[bool]) -> Select[Any]:
+    """An account's rents of which something holds, newest first."""
+    return select(RENTALS).where(_OF & wanted).order_by(RENTALS.c.created_at.desc())
+
+
+# What nearly every call reads. To make such a statement takes many times as long as to run it.
+_ACCOUNT_OF: Final = select(ACCOUNTS.c.account).where(ACCOUNTS.c.key_tag == bindparam("key_tag"))
+_KEYS_OF: Final = select(ACCOUNTS.c.key_tag).where(ACCOUNTS.c.account == bindparam("account"))
+_OPEN_OF: Final = select(RENTALS).where(OPEN & _OF).order_by(RENTALS.c.created_at)
+_GIVEN_BACK_OF: Final = _newest(RENTALS.c.status.in_(("removing", "removed")) & RENTALS.c.note.startswith(GIVEN_BACK))
+_EXTENSIONS_OF: Final = select(EXTENSIONS.c.pod_id, EXTENSIONS.c.removal_at, EXTENSIONS.c.admitted_at).where(
+    EXTENSIONS.c.account == bindparam("account")
+)
+
 StandingCheck = Callable[[Sequence[Entry], Sequence[Extension]], None]
 """Raises where the account's open rents and admitted extensions leave no room for what is to be admitted."""
 
@@ -60,8 +78,9 @@ class Ledger:
         Raises:
             LedgerUnavailable: it cannot be read.
         """
-        row = select(ACCOUNTS.c.account).where(ACCOUNTS.c.key_tag == key_tag)
-        return await self.database.read(lambda connection: connection.execute(row).scalar_one_or_none())
+        return await self.database.read(
+            lambda connection: connection.execute(_ACCOUNT_OF, {"key_tag": key_tag}).scalar_one_or_none()
+        )
 
     async def note_account(self, key_tag: str, account: str, *, now: datetime) -> str:
         """Keep which account a key acts for, unless that is known already; return the account that is known now.
@@ -72,7 +91,7 @@ class Ledger:
 
         def work(connection: Connection) -> str:
             self.database.take_turn(connection, key_tag)
-            known = connection.execute(select(ACCOUNTS.c.account).where(ACCOUNTS.c.key_tag == key_tag)).scalar()
+            known = connection.execute(_ACCOUNT_OF, {"key_tag": key_tag}).scalar()
             if known is not None:
                 return str(known)
             row = {"key_tag": key_tag, "account": account, "learned_at": now}
@@ -172,8 +191,8 @@ class Ledger:
         wanted = (RENTALS.c.closed_at >= moment) & (RENTALS.c.status == "removed")
 
         def work(connection: Connection) -> list[PastCost]:
-            rows = select(*columns).where(_of(connection, account) & wanted)
-            return [PastCost(*row) for row in connection.execute(rows)]
+            rows = select(*columns).where(_OF & wanted)
+            return [PastCost(*row) for row in connection.execute(rows, _whose(connection, account))]
 
         return await self.database.read(work)
 
@@ -183,9 +202,7 @@ class Ledger:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        return await self._newest_of(
-            account, RENTALS.c.status.in_(("removing", "removed")) & RENTALS.c.note.startswith(GIVEN_BACK)
-        )
+        return await self._rents_of(account, _GIVEN_BACK_OF)
 
     async def failed_on_nodes(self, account: str, since: datetime) -> list[Entry]:
         """The account's rents since a moment that a node refused, or whose pods did not come to run, newest first.
@@ -194,7 +211,7 @@ class Ledger:
             LedgerUnavailable: they cannot be read.
         """
         has_failed = or_(*map(RENTALS.c.note.startswith, (REFUSED_BY, FAILED_TO_START)))
-        return await self._newest_of(account, (RENTALS.c.created_at >= since) & has_failed)
+        return await self._rents_of(account, _newest((RENTALS.c.created_at >= since) & has_failed))
 
     async def removed(self, account: str, pod_name: str) -> list[Entry]:
         """The account's rents of a name whose pods were removed, newest first.
@@ -203,7 +220,7 @@ class Ledger:
             LedgerUnavailable: they cannot be read.
         """
         wanted = (RENTALS.c.status == "removed") & (RENTALS.c.pod_name == pod_name)
-        return await self._newest_of(account, wanted, limit=_MOST_OF_A_NAME)
+        return await self._rents_of(account, _newest(wanted).limit(_MOST_OF_A_NAME))
 
     async def gone(self, account: str, pod_names: Sequence[str], since: datetime) -> list[Entry]:
         """The account's rents of some names whose pods go now, or were closed since a moment, newest first.
@@ -213,16 +230,10 @@ class Ledger:
         """
         closed = RENTALS.c.status.in_(("removed", "closed")) & (RENTALS.c.closed_at >= since)
         had_pods = or_(closed, RENTALS.c.status == "removing")
-        return await self._newest_of(account, RENTALS.c.pod_name.in_(pod_names) & had_pods)
+        return await self._rents_of(account, _newest(RENTALS.c.pod_name.in_(pod_names) & had_pods))
 
-    async def _newest_of(self, account: str, wanted: ColumnElement[bool], *, limit: int | None = None) -> list[Entry]:
-        """The account's rents of which something holds, newest first, at most so many."""
-
-        def work(connection: Connection) -> list[Entry]:
-            rows = select(RENTALS).where(_of(connection, account) & wanted).order_by(RENTALS.c.created_at.desc())
-            return [entry_of(row) for row in connection.execute(rows.limit(limit))]
-
-        return await self.database.read(work)
+    async def _rents_of(self, account: str, rows: Select[Any]) -> list[Entry]:
+        return await self.database.read(lambda connection: _entries(connection, rows, account))
 
     async def made_for(self, task: Task, asked: str, since: datetime) -> list[Entry]:
         """The rents that are for a task, or by which calls asked for the same pod since a moment, newest first.
@@ -232,12 +243,8 @@ class Ledger:
         """
         same = (RENTALS.c.pod_name == task.name) & (RENTALS.c.asked == asked) & (RENTALS.c.created_at >= since)
 
-        def work(connection: Connection) -> list[Entry]:
-            wanted = or_(RENTALS.c.task_id == task.id, _of(connection, task.account) & same)
-            rows = select(RENTALS).where(wanted).order_by(RENTALS.c.created_at.desc())
-            return [entry_of(row) for row in connection.execute(rows)]
-
-        return await self.database.read(work)
+        wanted = or_(RENTALS.c.task_id == task.id, _OF & same)
+        return await self._rents_of(task.account, select(RENTALS).where(wanted).order_by(RENTALS.c.created_at.desc()))
 
     async def newest(self, limit: int, account: str | None = None) -> list[Entry]:
         """The newest rents of an account, or of all accounts, open ones first.
@@ -359,22 +366,22 @@ def _refuse_ordered(
             raise PodNameTaken(row.name, is_ordered=True)
 
 
-def _of(connection: Connection, account: str) -> ColumnElement[bool]:
-    """The condition that a rent is an account's, which includes those rented when only the key was known."""
-    keys = connection.execute(select(ACCOUNTS.c.key_tag).where(ACCOUNTS.c.account == account)).scalars().all()
-    return RENTALS.c.account.in_([account, *keys])
+def _whose(connection: Connection, account: str) -> dict[str, list[str]]:
+    """What `_OF` compares with: the account, and the keys that stood for it."""
+    return {"accounts": [account, *connection.execute(_KEYS_OF, {"account": account}).scalars()]}
+
+
+def _entries(connection: Connection, rows: Select[Any], account: str) -> list[Entry]:
+    return [entry_of(row) for row in connection.execute(rows, _whose(connection, account))]
 
 
 def open_entries_of(connection: Connection, account: str) -> list[Entry]:
     """The account's open rents, oldest first."""
-    rows = select(RENTALS).where(OPEN & _of(connection, account)).order_by(RENTALS.c.created_at)
-    return [entry_of(row) for row in connection.execute(rows)]
+    return _entries(connection, _OPEN_OF, account)
 
 
 def _extensions(connection: Connection, account: str) -> list[Extension]:
-    columns = (EXTENSIONS.c.pod_id, EXTENSIONS.c.removal_at, EXTENSIONS.c.admitted_at)
-    rows = select(*columns).where(EXTENSIONS.c.account == account)
-    return [Extension(*row) for row in connection.execute(rows)]
+    return [Extension(*row) for row in connection.execute(_EXTENSIONS_OF, {"account": account})]
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, insert, or_, select, update
 
 from lium_mcp.rentals.claimants import new_claim_id, read_claimant
 from lium_mcp.rentals.database import Database
@@ -22,6 +22,15 @@ from lium_mcp.rentals.tables import MAY_HAVE_RENTED, OPEN_TASK, RENTALS, TASKS, 
 
 _MOST_READ: Final = 200
 _NAMES: Final = tuple(field.name for field in fields(Task))
+# As those of the ledger, what nearly every call reads.
+_MADE: Final = (
+    select(TASKS)
+    .where(TASKS.c.account == bindparam("account"), TASKS.c.kind == bindparam("kind"))
+    .order_by(TASKS.c.created_at.desc())
+    .limit(_MOST_READ)
+)
+_MADE_BY_KEY: Final = _MADE.where(TASKS.c.key_tag == bindparam("key_tag"))
+_MADE_BY_LOGINS: Final = _MADE.where(TASKS.c.by_login)
 
 
 class Tasks:
@@ -205,7 +214,7 @@ class Tasks:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        return await self._made(account, kind, TASKS.c.key_tag == key_tag)
+        return await self._read(_MADE_BY_KEY, account=account, kind=kind, key_tag=key_tag)
 
     async def of_logins(self, account: str, kind: TaskKind) -> list[Task]:
         """The same of all who logged in for an account.
@@ -213,12 +222,10 @@ class Tasks:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        return await self._made(account, kind, TASKS.c.by_login)
+        return await self._read(_MADE_BY_LOGINS, account=account, kind=kind)
 
-    async def _made(self, account: str, kind: TaskKind, how: ColumnElement[bool]) -> list[Task]:
-        wanted = (TASKS.c.account == account) & (TASKS.c.kind == kind) & how
-        rows = select(TASKS).where(wanted).order_by(TASKS.c.created_at.desc()).limit(_MOST_READ)
-        return await self._database.read(lambda connection: [task_of(row) for row in connection.execute(rows)])
+    async def _read(self, rows: Select[Any], **values: str) -> list[Task]:
+        return await self._database.read(lambda connection: [task_of(row) for row in connection.execute(rows, values)])
 
     async def newest(self, limit: int) -> list[Task]:
         """The newest tasks of all accounts, open ones first.
