@@ -14,7 +14,7 @@ from tests.pages import Shown, showing
 
 HERE = Path(__file__).parent
 # Machines that do much else at once draw slowly.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def tab(browser: Browser, *, width: int = 1280, height: int = 900) -> Asyn
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text) if message.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     yield page
     await page.close()
     assert wrong == []

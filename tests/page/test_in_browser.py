@@ -1,5 +1,6 @@
 """The page of `lium-mcp dashboard` in a real browser: how it is opened, and that it acts only after a person's yes."""
 
+import asyncio
 from pathlib import Path
 
 from playwright.async_api import Browser, Page, expect
@@ -92,11 +93,8 @@ async def test_views_are_in_the_history(browser: Browser, shown: Shown) -> None:
 
 async def test_no_other_page_may_frame_it(browser: Browser, shown: Shown) -> None:
     page = await browser.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    await page.set_content(f'<iframe src="{shown.url}/"></iframe>')
-    await page.wait_for_timeout(500)
-    assert any("frame-ancestors" in text for text in said), said
+    async with page.expect_console_message(lambda message: "frame-ancestors" in message.text, timeout=60_000):
+        await page.set_content(f'<iframe src="{shown.url}/"></iframe>')
 
 
 async def test_a_click_is_no_consent(browser: Browser, shown: Shown) -> None:
@@ -144,14 +142,17 @@ async def test_what_limits_refuse_is_said_before_a_rent_and_is_what_the_server_s
 async def test_the_clock_of_the_sandbox_can_be_turned_on_it(browser: Browser, shown: Shown) -> None:
     async with tab(browser) as page:
         session = await opened(page, shown)
-        with shown.caller(**said_by(session, shown.url)) as http:
-            before = http.get("/_sandbox/clock").json()["now"]
+
+        def today() -> str:
+            with shown.caller(**said_by(session, shown.url)) as http:
+                return str(http.get("/_sandbox/clock").json()["now"])[:10]
+
+        before = today()
         await page.get_by_role("button", name="Sandbox").click()
         await page.get_by_role("dialog").get_by_role("button", name="1 d").click()
-        await page.wait_for_timeout(500)
-        with shown.caller(**said_by(session, shown.url)) as http:
-            after = http.get("/_sandbox/clock").json()["now"]
-        assert after[:10] > before[:10]
+        async with asyncio.timeout(60):
+            while today() == before:  # noqa: ASYNC110 - no event reaches us from there
+                await asyncio.sleep(0.05)
 
 
 async def test_it_says_when_the_dashboard_is_gone(browser: Browser, shown: Shown) -> None:

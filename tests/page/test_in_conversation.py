@@ -123,6 +123,7 @@ async def test_a_click_is_no_consent_and_the_model_hears_what_was_done(
             await expect(talk.frame.get_by_role("status").filter(has_text=said).first).to_be_visible()
             assert talk.pods() == (["train"] if answer == "no" else [])
         assert talk.called.count("remove_pod") == 2
+        await talk.page.wait_for_function("window.told.length >= 2")
         no, yes = await talk.told()
         assert "was not done" in no
         assert "train" in yes

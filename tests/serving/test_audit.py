@@ -102,7 +102,7 @@ async def test_a_lost_answer_and_a_cancelled_call_are_not_recorded_as_done(
         await caller.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
         rented = await caller.call("rent_pod", **NOW)
         lium.turn(minutes=5)
-        lium.fault("slow", seconds=3, match={"method": "POST", "path": f"/pods/{rented['pod_id']}/reboot"})
+        lium.fault("slow", seconds=60, match={"method": "POST", "path": f"/pods/{rented['pod_id']}/reboot"})
         rebooting = asyncio.create_task(caller.raw("reboot_pod", pod=rented["pod_id"]))
         await until(lambda: lium.requests("POST", f"/pods/{rented['pod_id']}/reboot"))
         rebooting.cancel()

@@ -895,7 +895,7 @@ async def test_a_rent_under_way_answers_with_its_pod_before_the_end(
 
 
 async def test_calls_that_lium_does_not_answer_are_told_of_the_end(stoppable: Served, lium: Simulated) -> None:
-    lium.fault("slow", seconds=8, match={"method": "GET", "path": "/users/me"}, times=10)
+    lium.fault("slow", seconds=60, match={"method": "GET", "path": "/users/me"}, times=10)
     async with calling(stoppable.url, "modern") as caller:
         reading = asyncio.create_task(caller.refused("get_balance"))
         await until(lambda: lium.requests("GET", "/users/me"))
@@ -905,7 +905,7 @@ async def test_calls_that_lium_does_not_answer_are_told_of_the_end(stoppable: Se
 
 
 async def test_a_rent_that_lium_does_not_answer_is_named_in_the_log(stoppable: Served, lium: Simulated) -> None:
-    lium.fault("slow", seconds=8, stage="answer", match=RENT_REQUEST)
+    lium.fault("slow", seconds=60, stage="answer", match=RENT_REQUEST)
     renting = asyncio.create_task(rent_by_hand(stoppable.url, "modern"))
     await until(lambda: lium.state()["rents"])
     await asyncio.to_thread(stoppable.stop)

@@ -73,7 +73,7 @@ async def test_calls_requests_and_rents_are_counted(counted: Served, lium: Simul
 
 
 async def test_what_goes_on_now_and_what_was_cancelled_is_seen(counted: Served, lium: Simulated) -> None:
-    lium.fault("slow", seconds=8, match={"method": "GET", "path": "/users/me"}, times=10)
+    lium.fault("slow", seconds=60, match={"method": "GET", "path": "/users/me"}, times=10)
     async with httpx2.AsyncClient(trust_env=False) as http:
         headers = {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "get_balance"}
         body = tool_call("get_balance", {}, modern=True)

@@ -51,10 +51,9 @@ async def test_a_rent_under_way_is_answered_while_new_calls_are_sent_elsewhere(
         await until(lambda: probe(draining.url).status_code == 503)
         assert probe(draining.url).json() == {"status": "draining"}
         assert probe(draining.url, "/healthz").status_code == 200
-        before = lium.requests("GET", "/pods")
         refused = httpx2.post(
             f"{draining.url}/mcp",
-            json=tool_call("list_pods", {}, modern=True),
+            json=tool_call("list_volumes", {}, modern=True),
             headers={"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28"},
             trust_env=False,
         )
@@ -62,7 +61,7 @@ async def test_a_rent_under_way_is_answered_while_new_calls_are_sent_elsewhere(
         assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
         assert (refused.json()["id"], "send it again" in refused.json()["error"]["message"]) == (2, True)
         assert httpx2.get(f"{draining.url}/sse", trust_env=False).status_code == 503
-        assert lium.requests("GET", "/pods") == before, "the refused call reached Lium"
+        assert lium.requests("GET", "/volumes") == [], "the refused call reached Lium"
         lium.calm()
         rented = await renting
     [pod] = lium.state()["pods"]
