@@ -4,7 +4,6 @@ Each replica keeps its name and its port, as behind a proxy that is not told ane
 """
 
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Final
 from lium_mcp.sandbox import API_KEY
 from lium_mcp.serving.callers import OWN_KEY_HEADER
 from tests.http_server import Served, serving_newer, serving_within
+from tests.ports import free_port
 from tests.proxies import NGINX
 from tests.replicas import STATE_KEY
 
@@ -36,7 +36,7 @@ class Deployment:
     def __init__(self, home: Path, stack: ExitStack, settings: dict[str, str], haste: float) -> None:
         self._home, self._stack, self._haste = home, stack, haste
         self._settings = {"LIUM_MCP_STATE_KEYS": STATE_KEY} | settings
-        self._ports = free_ports(len(NAMES))
+        self._ports = [free_port() for _ in NAMES]
         self._starts = self.kills = 0
         self.replicas = [self._start(number) for number in range(len(NAMES))]
         self.url = stack.enter_context(NGINX.before(self.replicas, home / "proxy"))
@@ -71,10 +71,3 @@ def deployed(home: Path, *, lium_url: str, state_url: str, haste: float, **setti
     shared = {"LIUM_BASE_URL": lium_url, "LIUM_MCP_STATE_URL": state_url} | own | settings
     with ExitStack() as stack:
         yield Deployment(home, stack, shared, haste)
-
-
-def free_ports(count: int) -> list[int]:
-    """So many ports of 127.0.0.1 that nobody listens at."""
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(listener.getsockname()[1]) for listener in listeners]

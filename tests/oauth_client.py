@@ -4,7 +4,6 @@ import base64
 import hashlib
 import re
 import secrets
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -81,12 +80,6 @@ async def logging_in(
         Client(streamable_http_client(f"{url}/mcp", http_client=http), mode="auto") as client,
     ):
         yield Caller(client)
-
-
-def free_port() -> int:
-    """A port of this machine at which nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def at_lium(lium: Simulated, home: Path, port: int, **settings: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from tests.http_server import Served
+from tests.ports import free_port
 from tests.sshd import find
 
 _ROOT: Final = Path(__file__).parents[1]
@@ -48,8 +49,7 @@ class Proxy:
         if program is None:
             pytest.fail(f"no {self.program}: apt-get install {self.package}", pytrace=False)
         folder.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port: int = free.getsockname()[1]
+        port = free_port()
         log = _log(folder)
         command = [program, *self.command(folder, port, servers)]
         with (

@@ -5,7 +5,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent
+from tests.ports import free_port
 from tests.wires import Wire, editing
 
 _SFTP_SERVERS: Final = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
@@ -113,9 +113,7 @@ def _running(folder: Path) -> Iterator[Sshd]:
     make_key(folder / "host_key")
     make_key(folder / "user_key")
     shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     sftp_server = next(path for path in _SFTP_SERVERS if Path(path).exists())
     home = shlex.quote(str(folder / "home"))
     (folder / "login").write_text(

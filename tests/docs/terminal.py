@@ -5,7 +5,6 @@ import pty
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from lium_mcp.cli.exit_statuses import ExitStatus
+from tests.ports import free_port
 
 _LIMIT_SECONDS: Final = 100.0
 # How commands may end besides 0: they tell what they have found.
@@ -78,9 +78,7 @@ class Terminal:
         return line
 
     def _serve(self, line: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
+        port = str(free_port())
         shown = re.search(r"--port (\d+)", line)
         if shown:
             self._ports[shown[1]] = port

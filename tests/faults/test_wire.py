@@ -16,6 +16,7 @@ import pytest
 
 from lium_mcp.sandbox import Sandbox
 from tests.harness import PUBLIC_KEY, Agent, Failure, Mode, agent_on
+from tests.ports import free_port
 from tests.wires import Act, Forward, Wire, answering, cut, drop, page, served, silence, trickle
 
 KEY = "sk_sandbox"
@@ -179,9 +180,7 @@ async def test_the_key_does_not_follow_a_redirect_to_another_host(status: int) -
 
 @both_eras
 async def test_a_port_where_nobody_listens_is_said_to_be_unreachable(mode: Mode) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    async with connected(mode, base_url=f"http://127.0.0.1:{port}/api") as (agent, _):
+    async with connected(mode, base_url=f"http://127.0.0.1:{free_port()}/api") as (agent, _):
         check(await agent.refused("list_pods"), "lium_unreachable")
         check(await agent.refused("add_ssh_key", name="k", public_key=PUBLIC_KEY), "lium_unreachable")
         check(await agent.refused("rent_pod", name="p", gpu_type="A100"), "lium_unreachable")

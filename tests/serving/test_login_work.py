@@ -18,7 +18,8 @@ from tests.compat.simulated import Simulated, simulating
 from tests.faults.test_replica_kills import LEASE_SECONDS, ORDER, RENT, cheapest, claimed, price_at
 from tests.harness import PUBLIC_KEY
 from tests.http_server import Caller, Served, calling, serving_within
-from tests.oauth_client import KEY, HandClient, Kept, agree, at_lium, free_port, logging_in
+from tests.oauth_client import KEY, HandClient, Kept, agree, at_lium, logging_in
+from tests.ports import free_port
 from tests.processes import run
 from tests.serving.test_oauth_lium import NEWER_KEY, kept_in
 

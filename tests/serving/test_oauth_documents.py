@@ -19,7 +19,8 @@ from jwt.algorithms import RSAAlgorithm
 from tests.client_sites import ADDRESS, SITE, Page, Sites, publishing
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import Served, serving_amid
-from tests.oauth_client import REDIRECT, Browser, HandClient, Kept, agree, at_lium, free_port, logging_in
+from tests.oauth_client import REDIRECT, Browser, HandClient, Kept, agree, at_lium, logging_in
+from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.processes import run
 

@@ -18,7 +18,8 @@ from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
 from tests.authorization_server import CLIENT_ID, AuthorizationServer, authorizing
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import WAYS, Served, Way, calling, initialize, serving, tool_call
-from tests.oauth_client import REDIRECT, Kept, free_port, logging_in
+from tests.oauth_client import REDIRECT, Kept, logging_in
+from tests.ports import free_port
 from tests.processes import run
 
 HOOK: Final = f"""

@@ -20,7 +20,8 @@ from lium_mcp.sandbox import API_KEY
 from lium_mcp.serving.prepared import CURRENT
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import WAYS, Served, Way, calling, initialize, serving
-from tests.oauth_client import KEY, REDIRECT, Browser, HandClient, Kept, agree, at_lium, free_port, logging_in
+from tests.oauth_client import KEY, REDIRECT, Browser, HandClient, Kept, agree, at_lium, logging_in
+from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.processes import run
 from tests.serving.recording import SHOWS_PAGES, request

@@ -12,6 +12,7 @@ import pytest
 from lium_mcp.sandbox import API_KEY
 from tests.compat.simulated import Simulated
 from tests.http_server import Served, Wire, calling, initialize, serving, tool_call
+from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.serving.test_http import RENT, RENT_REQUEST, until
 
@@ -89,9 +90,7 @@ async def test_in_a_session_only_what_was_begun_goes_on(draining: Served, lium: 
 
 
 def test_without_the_database_that_replicas_share_it_is_not_ready_and_lives(lium: Simulated, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    url = f"postgresql://somebody:hidden-password@127.0.0.1:{port}/x"
+    url = f"postgresql://somebody:hidden-password@127.0.0.1:{free_port()}/x"
     with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url) as served:
         answer = probe(served.url)
         assert (answer.status_code, answer.json()) == (503, {"status": "ledger_unreachable"})

@@ -19,7 +19,7 @@ from lium_mcp.sandbox import API_KEY
 from lium_mcp.serving.tracing import Tracing
 from tests.compat.simulated import Simulated
 from tests.http_server import WAYS, Way, calling, serving
-from tests.oauth_client import free_port
+from tests.ports import free_port
 from tests.serving.test_http import RENT, until
 
 POD = "6b1f2c3d-0000-4000-8000-000000000001"

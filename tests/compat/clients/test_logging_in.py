@@ -15,7 +15,8 @@ from tests.client_sites import ADDRESS, SITE, Sites, publishing
 from tests.compat.installs import node, variables
 from tests.compat.simulated import Simulated, simulating
 from tests.http_server import Served, serving_amid
-from tests.oauth_client import REDIRECT, agree, at_lium, free_port
+from tests.oauth_client import REDIRECT, agree, at_lium
+from tests.ports import free_port
 
 LIMIT_SECONDS = 60
 
