@@ -25,7 +25,14 @@ from lium_mcp.rentals.entries import (
     is_expired,
     offered_per_hour_usd,
 )
-from lium_mcp.rentals.expected import DEARER, PRICE_TOLERANCE_USD, Expected, costs_more, shortfalls
+from lium_mcp.rentals.expected import (
+    DEARER,
+    PRICE_TOLERANCE_USD,
+    Expected,
+    costs_more,
+    shortfalls,
+    still_expected,
+)
 from lium_mcp.rentals.identity import AccountUnknown, Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.node_refusals import is_of_its_node
@@ -100,6 +107,7 @@ __all__ = [
     "offered_per_hour_usd",
     "read_claimant",
     "shortfalls",
+    "still_expected",
     "unlisted_pod_ids",
     "whole_hours",
 ]

@@ -27,7 +27,7 @@ from lium_mcp.rentals.entries import (
     TaskKind,
     has_something_left,
 )
-from lium_mcp.rentals.expected import Expected, expected_after
+from lium_mcp.rentals.expected import expected_after, still_expected
 from lium_mcp.rentals.identity import Identity
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import Rental
@@ -85,14 +85,18 @@ class AccountRents:
             return (await self.standing())[0]
         return []
 
-    async def has_something_left(self, pod_id: str) -> bool:
-        """Whether something is left to do for the rent of this pod.
+    async def has_something_left(self, pod: Pod) -> bool:
+        """Whether something is left to do for the rent of this pod, or for one that may have made it.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
         entries, _ = await self.standing()
-        return any(pod_id in entry.pod_ids and has_something_left(entry) for entry in entries)
+        return any(
+            has_something_left(entry)
+            for entry in entries
+            if pod.id in entry.pod_ids or (entry.is_unsettled and entry.pod_name == pod.pod_name)
+        )
 
     async def has_removal_to_set(self, pod_id: str) -> bool:
         """Whether the removal time that this pod's rent asked for is still to be set or made exact.
@@ -367,7 +371,7 @@ class AccountRents:
         """Note that another template is chosen for a pod: nobody holds it against the first one any more."""
 
         def without(entry: Entry) -> dict[str, Any] | None:
-            left = Expected.from_json(entry.expected).without_template().to_json() or None
+            left = still_expected(entry).without_template().to_json() or None
             return None if left == entry.expected else {"expected": left}
 
         await self._change(pod_id, without)

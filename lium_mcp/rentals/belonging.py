@@ -8,7 +8,7 @@ from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
 from lium_mcp.api.fields import read_int
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.rentals.entries import Entry
-from lium_mcp.rentals.expected import Expected
+from lium_mcp.rentals.expected import Expected, still_expected
 
 
 class NamedAnothers(LiumError):
@@ -97,7 +97,7 @@ def not_its_own(entry: Entry, pod_ids: Iterable[str]) -> RentOutcomeUnknown:
 
 def _wanted(entry: Entry) -> Expected:
     """What the pods of a rent have to be by its request, and by what is still to be checked of them."""
-    expected, request, order = Expected.from_json(entry.expected or {}), _request(entry), entry.order
+    expected, request, order = still_expected(entry), _request(entry), entry.order
     nodes = request.get("executor_uuids") if order.get("kind") == "cluster" else [order.get("executor_id")]
     gpu_type = request.get("gpu_type")
     return replace(

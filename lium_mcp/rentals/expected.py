@@ -243,11 +243,16 @@ ANYTHING: Final = Expected()
 _NO_HOST: Final = Executor(id="unknown")
 
 
+def still_expected(entry: Entry) -> Expected:
+    """What is still to be checked of a rent's pods, by the ledger; nothing where the call that rented them has."""
+    return Expected.from_json(entry.expected)
+
+
 def expected_after(entry: Entry, pods: Sequence[Pod]) -> dict[str, Any] | None:
     """What is still to be checked of a rent's pods once these rows were held against what is expected."""
     if entry.expected is None or len(pods) != len(entry.pod_ids) + entry.missing_count:
         return entry.expected
-    return Expected.from_json(entry.expected).left_after(pods).to_json() or None
+    return still_expected(entry).left_after(pods).to_json() or None
 
 
 def shortfalls(

@@ -23,7 +23,7 @@ from lium_mcp.figures import rate_in_usd
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import anothers, is_its_own, missing_members, of_its_name
 from lium_mcp.rentals.entries import FAILED_TO_START, GIVEN_BACK, Entry, has_something_left
-from lium_mcp.rentals.expected import DEARER, Expected, expected_after
+from lium_mcp.rentals.expected import DEARER, expected_after, still_expected
 from lium_mcp.rentals.removal_time import keep_removal_time
 from lium_mcp.rentals.remover import LISTED_WITHIN, Remover
 from lium_mcp.rentals.settling import Settler
@@ -222,7 +222,7 @@ class Upkeep:
 
     async def _is_not_as_expected(self, entry: Entry, alive: Sequence[Pod]) -> bool:
         """Hold pods against what no look could check yet, and remove them if they are not as they have to be."""
-        expected = Expected.from_json(entry.expected or {})
+        expected = still_expected(entry)
         contradictions = [found for pod in alive if (found := expected.contradiction(pod)) is not None]
         problem = next(iter(contradictions), None)
         if expected.is_dearer(alive):
@@ -259,7 +259,9 @@ class Upkeep:
             self._in_vain[entry.id] = pods.asked_at  # as above; only a call can tell somebody of the pod
         else:
             # What a server left that has ended bills on: its pod gets its removal time, and goes if it must.
-            await self._settler.settle_later(entry, found, pods)
+            rental = await self._settler.settle_later(entry, found, pods)
+            if rental is not None:
+                await self._attend_to_rented(rental.entry, pods)
 
     async def _count_missed_list(self, entry: Entry, asked_at: datetime) -> None:
         """Note that a complete list shows no pod of a rent; after several, some time apart, it made none."""

@@ -153,7 +153,7 @@ async def get_pod(call: Call, pod: PodName, wait_seconds: WaitSeconds = DEFAULT_
         return await find_past(call.account, pod, failure)
     newest, ssh = await wait_until_ready(call.account, call.poller, found, wait_seconds=wait_seconds)
     last_seen = newest or found
-    if newest is not None and await _attend(call, newest.id):
+    if newest is not None and await _attend(call, newest):
         newest = await read_pod(call.account, newest.id)
     _, why = await find_given_back(call.account, last_seen.id) or ("", None)
     if newest is None:
@@ -372,12 +372,12 @@ async def get_pod_logs(
     )
 
 
-async def _attend(call: Call, pod_id: str) -> bool:
+async def _attend(call: Call, pod: Pod) -> bool:
     """Do what the rent of a pod did not wait for: hold it against what was asked, and set its exact removal time."""
     if call.runtime.read_only:
         return False
     with suppress(LedgerUnavailable, LiumError):
-        if await call.account.rents.has_something_left(pod_id):
+        if await call.account.rents.has_something_left(pod):
             await call.renter.attend()
             return True
     return False

@@ -297,6 +297,46 @@ async def test_a_server_that_starts_late_gives_back_what_came_out_too_dear_unask
     assert len(rents(account)) == 1
 
 
+@pytest.mark.parametrize("first", ["rent_pod", "list_pods", "get_pod"])
+@pytest.mark.parametrize("seconds", [5, 40, 700])
+async def test_the_first_call_after_a_server_died_keeps_nothing_that_it_must_not(
+    account: Sandbox, ledger: str, first: str, seconds: int
+) -> None:
+    wanted = {"name": "train", "gpu_type": "A100", "hours": 1, "max_usd_per_hour": 5}
+    await left_by_a_server_that_died(account, ledger, "rent_pod", wanted)
+    account.clock.advance(seconds=seconds)
+    [left] = [pod["id"] for pod in living(account)]
+    later = Wire(account)
+    for path in ("/pods", "/pods/*"):
+        later.on("GET", path, editing(dearer))
+    async with agent_on(account, state_url=ledger, transport=later) as agent:
+        given = {"rent_pod": wanted, "get_pod": {"pod": left}}.get(first, {})
+        answer = await agent.raw(first, **given)
+        said = json.dumps(answer.structured_content) or str(answer.content)
+        assert later.sent("DELETE", f"/pods/{left}"), said
+        assert left not in [pod["id"] for pod in living(account)]
+        if first == "rent_pod":
+            assert answer.structured_content is None or answer.structured_content["pod_id"] != left
+
+
+async def test_a_pod_that_is_handed_out_and_that_no_look_has_seen_is_held_against_what_was_asked(
+    account: Sandbox, ledger: str
+) -> None:
+    wanted = {"name": "train", "gpu_type": "A100", "hours": 1, "max_usd_per_hour": 5}
+    await left_by_a_server_that_died(account, ledger, "rent_pod", wanted)
+    account.clock.advance(seconds=40)
+    [left] = [pod["id"] for pod in living(account)]
+    later = Wire(account)
+    later.on("GET", "/pods/*", editing(dearer))
+    later.on("GET", "/pods", answering(200, []), times=1)
+    later.on("GET", "/pods", editing(dearer))
+    async with agent_on(account, state_url=ledger, transport=later) as agent:
+        refused = await agent.refused("rent_pod", **wanted)
+    assert (refused.code, left in refused.text) == ("dearer_than_allowed", True)
+    assert living(account) == []
+    assert len(rents(account)) == 1
+
+
 async def test_one_answer_that_a_pod_is_not_there_closes_no_rent(account: Sandbox) -> None:
     wire = Wire(account)
     async with agent_on(account, transport=wire, max_pods=1) as agent:

@@ -12,7 +12,7 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import counted
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import ClusterOrder, Expected, Rental, is_its_own
+from lium_mcp.rentals import ClusterOrder, Expected, Rental, is_its_own, still_expected
 from lium_mcp.results import Result, UsdRate
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.clusters.cluster_plan import ClusterPlan, expected_of_members
@@ -79,7 +79,7 @@ async def rent_members(
 async def show_members(
     account: Account, rental: Rental, mine: tuple[ClusterPlan, Expected] | None = None
 ) -> RentedCluster:
-    """Show the members; `mine` is None where an earlier call rented them.
+    """Show the members; `mine` is None where an earlier call rented them, and what that could not check is checked.
 
     Raises:
         Failure: they are not as they must be, and are given back.
@@ -89,7 +89,8 @@ async def show_members(
     # The pods bill: whatever fails now, the answer names them.
     with suppress(LiumError), anyio.move_on_after(_READ_BACK_SECONDS):
         members = [pod for pod in await account.lium.pods.list() if pod.id in rental.pod_ids]
-    warnings = await _hold_against(account, rental, members, *mine) if mine else []
+    plan, expected = mine or (None, still_expected(rental.entry))
+    warnings = await _hold_against(account, rental, members, plan, expected)
     if not rental.confirmed:
         warnings.append("The answer was lost; the pods were found by name. Check them.")
     unnamed = not_all_named(rental)
@@ -97,13 +98,13 @@ async def show_members(
         warnings.append(unnamed)
     if not members:
         warnings.append("Lium does not list the pods yet.")
-    hours = mine[0].hours if mine else None
+    hours = plan.hours if plan else None
     if hours is not None and not await _keep_removal_times(account, rental, members, hours):
         warnings.append(
             f"The removal after {counted(hours, 'hour')} is not confirmed: call list_pods once all members run."
         )
     prices = [pod.price for pod in members if pod.price is not None]
-    planned = mine[0].price_per_hour_usd if mine else None
+    planned = plan.price_per_hour_usd if plan else None
     return RentedCluster(
         pod_ids=list(rental.pod_ids),
         already_rented=rental.earlier or None,
@@ -115,7 +116,7 @@ async def show_members(
 
 
 async def _hold_against(
-    account: Account, rental: Rental, members: Sequence[Pod], plan: ClusterPlan, expected: Expected
+    account: Account, rental: Rental, members: Sequence[Pod], plan: ClusterPlan | None, expected: Expected
 ) -> list[str]:
     """Hold the members against what they have to be, and return what to know of them.
 
@@ -123,24 +124,26 @@ async def _hold_against(
         Failure: they are not as they must be, and are given back.
         RentOutcomeUnknown: they are another's.
     """
-    await account.renter.refuse_anothers(rental, members)
-    warnings = plan.warnings
+    if not rental.earlier:
+        await account.renter.refuse_anothers(rental, members)
+    warnings = plan.warnings if plan else []
     contradiction = next(filter(None, map(expected.contradiction, members)), None)
     if contradiction or expected.is_dearer(members):
         contradiction = contradiction or "they cost more than allowed together"
         if rental.confirmed:
-            what = f"The cluster {plan.request.pod_name}"
+            what = f"The cluster {rental.entry.pod_name}"
             raise await give_back(account, rental, what, contradiction, expected, members)
         warnings.append(maybe_not_ours(contradiction))
     together = sum(pod.price for pod in members if pod.price is not None)
-    if dearer := came_out_dearer(plan.price_per_hour_usd, together, "remove_cluster"):
+    if plan and (dearer := came_out_dearer(plan.price_per_hour_usd, together, "remove_cluster")):
         warnings.append(dearer)
     if unverified := sorted({what for pod in members for what in expected.unverified(pod)}):
         warnings.append(not_stated(unverified))
     if members:
         await account.rents.note_checked(members)
-    warnings += dropped_settings(plan.template)
-    if len(rental.pod_ids) > plan.pod_count:
+    if plan:
+        warnings += dropped_settings(plan.template)
+    if plan and len(rental.pod_ids) > plan.pod_count:
         warnings.append(f"Lium named {len(rental.pod_ids)} pods where {plan.pod_count} were ordered: see list_pods.")
     return warnings
 

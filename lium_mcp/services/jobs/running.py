@@ -210,7 +210,7 @@ async def wait_for_boot(run: Run) -> None:
     if pod is None:
         return
     await _note_price(run, pod)
-    if await account.rents.has_something_left(pod.id):
+    if await account.rents.has_something_left(pod):
         await account.renter.attend()
     newest: PodDetail | None = await run.poller.anew().until(
         pod,
@@ -239,7 +239,7 @@ async def wait_for_boot(run: Run) -> None:
 
 async def _wait_for_ssh(run: Run, pod: PodDetail) -> None:
     account = run.account
-    if await account.rents.has_something_left(pod.id):
+    if await account.rents.has_something_left(pod):
         await account.renter.attend()
     newest, ssh = await wait_for_ssh(account, run.poller.anew(), pod, wait_seconds=0)
     if newest is None or not newest.is_ready:

@@ -16,7 +16,17 @@ from lium_mcp.failures import Failure
 from lium_mcp.figures import known_most
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
-from lium_mcp.rentals import BatchedRent, Entry, Expected, Judge, LedgerUnavailable, Rental, is_anothers, is_of_its_node
+from lium_mcp.rentals import (
+    BatchedRent,
+    Entry,
+    Expected,
+    Judge,
+    LedgerUnavailable,
+    Rental,
+    is_anothers,
+    is_of_its_node,
+    still_expected,
+)
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import as_failure
 from lium_mcp.services.limits_left import ask_of, find_judge, refuse_beyond_limits
@@ -66,7 +76,7 @@ class _Followed:
 
     def is_unfit(self, pod: Pod) -> bool:
         """Whether it must not be waited for: it is not as asked, or another's."""
-        expected = self.expected or Expected()
+        expected = self.expected or still_expected(self.rental.entry)
         return expected.contradiction(pod) is not None or is_anothers(self.rental.entry, pod)
 
 

@@ -10,7 +10,7 @@ from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.guard.policy import Policy, PolicyRefused
-from lium_mcp.rentals import Entry, Expected, LedgerUnavailable, NotSentAgain, of_its_name
+from lium_mcp.rentals import Entry, Expected, LedgerUnavailable, NotSentAgain, of_its_name, still_expected
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.limits_left import ask_of, find_judge
 
@@ -60,7 +60,7 @@ class Readmission:
 
         Its server may have died, and nobody else would hold the pod to what was agreed to.
         """
-        is_agreed = Expected.from_json(entry.expected or {}).is_agreed
+        is_agreed = still_expected(entry).is_agreed
         is_fresh = account.lium.now() - entry.created_at <= _AGREED_FOR
         return is_agreed and is_fresh and any(pod.pod_name == entry.pod_name for pod in pods or ())
 
@@ -71,7 +71,7 @@ class Readmission:
             PolicyRefused: one of them does not allow it, or the row does not tell.
         """
         policy, limits = self.policy, self.policy.limits
-        expected = Expected.from_json(entry.expected or {})
+        expected = still_expected(entry)
         policy.check_price(entry.price_per_hour_usd, entry.pod_count)
         policy.check_life(entry.pod_name, 0, entry.hours)
         # What was on a list that was no longer than this one is on this one too.

@@ -13,7 +13,7 @@ from lium_mcp.figures import counted
 from lium_mcp.guard.consent import Question
 from lium_mcp.guard.policy import Policy
 from lium_mcp.remote.banner import SshAnswer
-from lium_mcp.rentals import Expected, LedgerUnavailable, Rental, is_anothers, is_its_own
+from lium_mcp.rentals import Expected, LedgerUnavailable, Rental, is_anothers, is_its_own, still_expected
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.open_rents import pods_given_back
 from lium_mcp.services.pods.login_keys import describe_keys, register_public_keys
@@ -94,13 +94,13 @@ async def follow_rental(
 ) -> RentedPod:
     """Show what came of a rent. From here on a pod bills: whatever fails, the answer names it.
 
-    `mine` is None where an earlier call rented it, which had terms of its own.
+    `mine` is None where an earlier call rented it, which had terms of its own; what that could not check is checked.
 
     Raises:
         Failure: it is given back, by this call or by a look beside it.
         RentOutcomeUnknown: the pod is another's.
     """
-    plan, expected = mine or (None, Expected())
+    plan, expected = mine or (None, still_expected(rental.entry))
     seen = await _see_it_through(account, poller, rental, expected, wait_seconds)
     if seen is None or seen.is_gone or seen.pod.is_being_removed:
         because = (await pods_given_back(account)).get(rental.pod_id)
@@ -123,7 +123,7 @@ async def follow_rental(
         warnings.append(maybe_not_ours(seen.contradiction))
     if plan is not None:
         warnings += came_out(plan, pod)
-    if plan is not None and not seen.is_gone:
+    if not seen.is_gone:
         await account.rents.note_checked([pod])
         if unverified := expected.unverified(pod):
             warnings.append(not_stated(unverified))
