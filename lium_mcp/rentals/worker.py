@@ -44,9 +44,9 @@ class LeaseLost(Exception):
 class NotNow(Exception):
     """This server cannot do a task now: it leaves the task alone for some seconds, and any other may do it."""
 
-    def __init__(self, reason: str, *, seconds: float = _LONGEST_PAUSE_SECONDS) -> None:
+    def __init__(self, reason: str, *, seconds: float | None = None) -> None:
         super().__init__(reason)
-        self.seconds = seconds
+        self.seconds = _LONGEST_PAUSE_SECONDS if seconds is None else seconds
 
 
 class Claim:

@@ -80,6 +80,11 @@ def booting(seen: Answer) -> bool:
     return bool(seen["job"]["status"] == "booting")
 
 
+def billing(seen: Answer) -> bool:
+    """Whether a run has seen its pod running, and waits for it to answer."""
+    return booting(seen) and "removes the pod at" in seen.get("warnings", [""])[-1]
+
+
 def over_in_minutes(account: Sandbox) -> Callable[[Answer], bool]:
     """Whether a run is over by now, for what is tried again minutes later."""
 
@@ -230,7 +235,7 @@ async def test_a_run_that_is_stopped_before_its_command_takes_its_pod_with_it(ac
         await agent.call("run_job", name="train", command="touch ran", wait_seconds=2, **SMALL)
         began = await until(agent, booting)
         assert "within two minutes" in began["next"]
-        seen = await until(agent, lambda seen: "removes the pod at" in seen["warnings"][-1])
+        seen = await until(agent, billing)
         assert seen["job"]["status"] == "booting"
         stopped = await agent.call("stop_job", pod="train", name="train")
         assert (stopped["outcome"], stopped["job"]["status"]) == ("done", "stopped")
@@ -256,7 +261,7 @@ async def test_a_pod_that_never_answers_is_removed_while_it_bills(account: Sandb
     account.add_fault("ssh_silent", pod_name="train", lasting_seconds=100_000)
     async with at() as agent:
         await agent.call("run_job", name="train", command="true", wait_seconds=0, **SMALL)
-        await until(agent, booting)
+        await until(agent, billing)
         account.clock.advance(minutes=16)
         ended = await until(agent, over)
     assert (ended["outcome"], ended["job"]["status"]) == ("failed", "boot_failed")
@@ -495,7 +500,8 @@ async def test_only_the_machine_of_the_files_goes_on_with_them(
 ) -> None:
     account.add_fault("ssh_silent", pod_name="train", lasting_seconds=300)
     async with at() as agent:
-        await agent.call("run_job", name="train", command="true", local_path="project", wait_seconds=1, **SMALL)
+        await agent.call("run_job", name="train", command="true", local_path="project", wait_seconds=0, **SMALL)
+        await until(agent, booting)
     account.clock.advance(seconds=300)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("socket.gethostname", lambda: "another")
@@ -514,7 +520,8 @@ async def test_a_run_that_is_called_off_keeps_its_pod_while_another_job_runs_the
 ) -> None:
     account.add_fault("ssh_silent", pod_name="train", lasting_seconds=300)
     async with at() as agent:
-        await agent.call("run_job", name="train", command="true", local_path="project", wait_seconds=1, **SMALL)
+        await agent.call("run_job", name="train", command="true", local_path="project", wait_seconds=0, **SMALL)
+        await until(agent, booting)
     account.clock.advance(seconds=300)
     monkeypatch.setattr("socket.gethostname", lambda: "another")  # so that its files are not brought
     async with at() as other:
@@ -599,7 +606,8 @@ async def test_servers_that_race_rent_and_run_once(account: Sandbox, at: Any) ->
 async def test_a_server_with_another_key_leaves_a_run_alone(account: Sandbox, at: Any) -> None:
     account.add_fault("ssh_silent", pod_name="train", lasting_seconds=300)
     async with at() as agent:
-        await agent.call("run_job", name="train", command="true", wait_seconds=1, **SMALL)
+        await agent.call("run_job", name="train", command="true", wait_seconds=0, **SMALL)
+        await until(agent, booting)
     account.clock.advance(seconds=400)
     body = {"name": "other", "scopes": ["read", "rent", "manage"], "pod_visibility": "account"}
     key = str((await ask_as_person(account, "POST", "/keys", body))["key"])
@@ -692,7 +700,7 @@ async def test_a_run_that_is_tried_again_has_what_earlier_tries_left_of_its_tota
         total = round(1.5 * cheapest["price_per_hour_usd"], 2)
         wanted = {"name": "train", "command": "true", "gpu_type": "A100", "max_total_usd": total, "wait_seconds": 0}
         await agent.call("run_job", **wanted)
-        await until(agent, booting)
+        await until(agent, billing)
         account.clock.advance(minutes=50)
         ended = await until(agent, over)
         assert ended["job"]["status"] == "boot_failed"
