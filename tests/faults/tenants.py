@@ -28,7 +28,7 @@ from tests.wires import Row, ask, make_template, rent
 HOUSE_KEY: Final = "sk_the_house_itself_0000000000"
 HOUSE_TOKEN: Final = "the-token-of-the-house-that-a-test-made-4711"
 SPEED: Final = 30.0
-_LONGEST_SECONDS: Final = 30.0
+_LONGEST_SECONDS: Final = 60.0
 _numbers = itertools.count(1)
 
 

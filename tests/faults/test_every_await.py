@@ -18,6 +18,8 @@ from lium_mcp.sandbox import Sandbox
 from tests.harness import Agent, Mode, agent_on
 from tests.wires import Forward, Wire, eventually, living, losing_the_answer, on_rents, rent, rents
 
+# Each plays a rent a hundred times.
+pytestmark = pytest.mark.timeout(400)
 # A ledger in memory: hundreds of files would have to be written to the disk.
 SETTINGS: Any = {"allow_tools": frozenset({"rent_pod", "list_pods"}), "log_level": "ERROR", "state_url": "sqlite://"}
 BOOT_SECONDS = 60
@@ -94,7 +96,7 @@ async def cancelled_at(agent: Agent, points: Points, **arguments: Any) -> bool:
             points.come.set()
 
         group.start_soon(call)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await points.come.wait()
         group.cancel_scope.cancel()
     points.is_over = True

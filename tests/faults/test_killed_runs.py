@@ -25,9 +25,11 @@ from tests.processes import serving
 from tests.serving.test_stdio import CURRENT, called, speaking
 from tests.wires import Forward, Wire, living, sent_rents, served
 
+# One plays a run dozens of times.
+pytestmark = pytest.mark.timeout(400)
 T = TypeVar("T")
 When = Literal["before", "after"]
-_PATIENCE_SECONDS = 40
+_PATIENCE_SECONDS = 60
 # More than a run writes.
 _MOST_WRITES = 60
 

@@ -257,7 +257,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def seconds_until(account: Sandbox, holds: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not holds():
             account.clock.advance(seconds=15)
             await anyio.sleep(0.02)

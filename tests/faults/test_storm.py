@@ -18,12 +18,12 @@ def _no_connection_stays() -> Iterator[None]:
             item.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("_no_connection_stays")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the same connections
 async def test_after_a_storm_nothing_is_double_forgotten_or_beyond_a_limit(state_url: str) -> None:
     storm = Storm(state_url, seed=7)
-    findings = await storm.run(25, most_seconds=120)
+    findings = await storm.run(25, most_seconds=240)
     figures = storm.figures()
     assert findings == Findings(), figures
     assert figures["accepted rents"] >= 25, figures
