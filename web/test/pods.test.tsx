@@ -43,7 +43,7 @@ test("a pod stands with its state, price, cost, and the time to its removal", as
     "$4.20",
     "in 4 h 00 min",
     "$60.00 a day",
-    "lasts 1 d 16 h",
+    "lasts 1 d 16 h if all run on",
   ])
     expect(shown()).toContain(words);
 });

@@ -207,5 +207,7 @@ function said(data: Readonly<Record<string, unknown>>, name: string): string {
   const pod = record(data.pod);
   if (text(pod.pod_id) === undefined) return text(data.next) ?? `${name} was asked for.`;
   const status = text(pod.status)?.replaceAll("_", " ").toLowerCase();
-  return `${name} is rented${status === undefined ? "" : ` (${status})`}, at ${price(number(pod.price_per_hour_usd))} an hour.`;
+  const perHour = number(pod.price_per_hour_usd);
+  const cost = perHour === undefined ? "what it costs is not told" : `at ${price(perHour)} an hour`;
+  return `${name} is rented${status === undefined ? "" : ` (${status})`}, ${cost}.`;
 }

@@ -116,6 +116,8 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
   const left = number(balance?.balance_usd);
   const lasts = number(balance?.runway_hours);
   const isUsedUp = left !== undefined && left <= 0;
+  // The server counts with no removal; the view of the money foresees them.
+  const ifAllRunOn = pods.every(isEndless) ? "" : " if all run on";
   return (
     <Figures of={[listed, balanced]}>
       <Burning from={[listed, balanced]} />
@@ -160,7 +162,7 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
         label="Balance"
         value={usd(left)}
         tone={isUsedUp || (lasts !== undefined && lasts < 6) ? "warn" : "plain"}
-        note={isUsedUp ? "nothing is left" : lasts === undefined ? "" : `lasts ${hours(lasts)}`}
+        note={isUsedUp ? "nothing is left" : lasts === undefined ? "" : `lasts ${hours(lasts)}${ifAllRunOn}`}
       />
     </Figures>
   );
