@@ -53,7 +53,6 @@ def endpoint(template: str, **ids: str) -> Endpoint:
 
 
 @lru_cache(maxsize=8)
-@lru_cache
 def check_base_url(base_url: str) -> httpx2.URL:
     """Return the parsed base address, refusing one that the API key must not be sent to."""
     try:
