@@ -20,14 +20,14 @@ from lium_mcp.services.prices.price_history import MOST_DAYS, Past
 from lium_mcp.services.prices.price_samples import Point
 from lium_mcp.services.rents.node_choice import price_node, use_node
 from lium_mcp.services.rents.offers import (
+    Candidate,
     Filters,
     Market,
-    Rental,
     price_order,
     rentable_counts,
     say_left_out,
     say_what_is_on_offer,
-    sure_rentals,
+    sure_candidates,
     unmatched,
 )
 from lium_mcp.services.rents.quotes import PricedRental
@@ -45,12 +45,12 @@ P = TypeVar("P", "GpuPrices", GonePrices)
 _WATCH_EVERY_SECONDS = 5.0
 # So many rows of one reading are kept for the calls that show them too.
 _MOST_OFFERS = 1000
-_ORDERS: dict[str, Callable[[Rental], tuple[float | str, ...]]] = {
-    "price": lambda rental: price_order(rental.node, rental.gpu_count),
-    "price_per_gpu": lambda rental: price_order(rental.node),
-    "download": lambda rental: (-(rental.node.download_mbps or 0), *price_order(rental.node)),
-    "vram": lambda rental: (-(rental.node.vram_gb_per_gpu or 0), *price_order(rental.node)),
-    "reliability": lambda rental: (-(rental.node.reliability_score or 0), *price_order(rental.node)),
+_ORDERS: dict[str, Callable[[Candidate], tuple[float | str, ...]]] = {
+    "price": lambda candidate: price_order(candidate.node, candidate.gpu_count),
+    "price_per_gpu": lambda candidate: price_order(candidate.node),
+    "download": lambda candidate: (-(candidate.node.download_mbps or 0), *price_order(candidate.node)),
+    "vram": lambda candidate: (-(candidate.node.vram_gb_per_gpu or 0), *price_order(candidate.node)),
+    "reliability": lambda candidate: (-(candidate.node.reliability_score or 0), *price_order(candidate.node)),
 }
 _NO_TOTAL = "Lium quotes no total: total_usd is price_per_hour_usd times hours, without storage."
 _NO_HISTORY = "history_days: earlier prices cannot be read now."
@@ -169,9 +169,9 @@ async def list_gpus(
     compares types; quote_rental and rent_pod take the same filters.
     """
 
-    def fitting(market: Market) -> Sequence[Rental]:
+    def fitting(market: Market) -> Sequence[Candidate]:
         best_first = market.once(
-            (sort, wanted.gpu_count), lambda nodes: sorted(sure_rentals(nodes, wanted.gpu_count), key=_ORDERS[sort])
+            (sort, wanted.gpu_count), lambda nodes: sorted(sure_candidates(nodes, wanted.gpu_count), key=_ORDERS[sort])
         )
         return market.once((wanted, sort), lambda _: wanted.met_by(best_first))
 
@@ -190,11 +190,11 @@ async def list_gpus(
     return _aged(offers, market)
 
 
-def _page_of(market: Market, fitting: Sequence[Rental], wanted: Filters, limit: int, cursor: str) -> GpuOffers:
+def _page_of(market: Market, fitting: Sequence[Candidate], wanted: Filters, limit: int, cursor: str) -> GpuOffers:
     rows, next_cursor = page(fitting, limit=limit, cursor=cursor)
     offer = market.once(_offer, lambda _: lru_cache(_MOST_OFFERS)(_offer))
     return GpuOffers(
-        offers=[offer(rental) for rental in rows],
+        offers=[offer(candidate) for candidate in rows],
         total=len(fitting),
         incomplete=say_left_out(market, wanted),
         next_cursor=next_cursor,
@@ -337,8 +337,8 @@ def _whole(figure: float | None) -> int | None:
     return None if figure is None else int(figure)
 
 
-def _offer(rental: Rental) -> GpuOffer:
-    node = rental.node
+def _offer(candidate: Candidate) -> GpuOffer:
+    node = candidate.node
     per_gpu = node.price_per_gpu or 0
     return GpuOffer(
         executor_id=node.id,
@@ -346,7 +346,7 @@ def _offer(rental: Rental) -> GpuOffer:
         free_gpus=node.available_gpu_count,
         total_gpus=node.total_gpu_count,
         rentable_gpus=rentable_counts(node),
-        price_per_hour_usd=per_gpu * rental.gpu_count,
+        price_per_hour_usd=per_gpu * candidate.gpu_count,
         price_per_gpu_hour_usd=per_gpu,
         vram_gb=_whole(node.vram_gb_per_gpu),
         node_ram_gb=_whole(node.ram_gb),

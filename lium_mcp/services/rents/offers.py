@@ -46,7 +46,7 @@ Tier = Annotated[Literal["secure", "spot"] | None, Field(description="spot may b
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rental:
+class Candidate:
     """So many GPUs of a node, at what they cost together; None where nobody says it."""
 
     node: Executor
@@ -56,19 +56,19 @@ class Rental:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Of one filter: whether a rental meets what is given for it, and what it has instead, in words."""
+    """Of one filter: whether a candidate meets what is given for it, and what it has instead, in words."""
 
-    is_met: Callable[[Any, Rental], bool]
-    has: Callable[[Rental], str]
+    is_met: Callable[[Any, Candidate], bool]
+    has: Callable[[Candidate], str]
 
 
-def _ceiling(figure: Callable[[Rental], float | None]) -> _Rule:
-    def is_met(ceiling: float, rental: Rental) -> bool:
-        has = figure(rental)
+def _ceiling(figure: Callable[[Candidate], float | None]) -> _Rule:
+    def is_met(ceiling: float, candidate: Candidate) -> bool:
+        has = figure(candidate)
         return has is not None and not is_above(has, ceiling)
 
-    def say(rental: Rental) -> str:
-        has = figure(rental)
+    def say(candidate: Candidate) -> str:
+        has = figure(candidate)
         return f"it costs {rate_in_usd(has, 4) if has else _SAID_NOT}"
 
     return _Rule(is_met, say)
@@ -77,29 +77,29 @@ def _ceiling(figure: Callable[[Rental], float | None]) -> _Rule:
 def _floor(name: str) -> _Rule:
     figure = attrgetter(name)
 
-    def say(rental: Rental) -> str:
-        has = figure(rental.node)
+    def say(candidate: Candidate) -> str:
+        has = figure(candidate.node)
         return f"it has {_SAID_NOT if has is None else f'{has:.5g}'}"
 
-    return _Rule(lambda floor, rental: at_least(figure(rental.node), floor), say)
+    return _Rule(lambda floor, candidate: at_least(figure(candidate.node), floor), say)
 
 
 def _flag(name: str) -> _Rule:
     has = attrgetter(name)
     return _Rule(
-        lambda _, rental: has(rental.node) is True,
-        lambda rental: f"it has {_SAID_NOT if has(rental.node) is None else 'none'}",
+        lambda _, candidate: has(candidate.node) is True,
+        lambda candidate: f"it has {_SAID_NOT if has(candidate.node) is None else 'none'}",
     )
 
 
-def _price_per_gpu(rental: Rental) -> float | None:
-    return rental.price_per_hour_usd and rental.price_per_hour_usd / rental.gpu_count
+def _price_per_gpu(candidate: Candidate) -> float | None:
+    return candidate.price_per_hour_usd and candidate.price_per_hour_usd / candidate.gpu_count
 
 
 _RULES: Final = {
     "gpu_type": _Rule(
-        lambda wanted, rental: rental.node.is_gpu(wanted),
-        lambda rental: f"it has {rental.node.gpu_type or 'GPUs that it does not name'}",
+        lambda wanted, candidate: candidate.node.is_gpu(wanted),
+        lambda candidate: f"it has {candidate.node.gpu_type or 'GPUs that it does not name'}",
     ),
     "max_usd_per_gpu_hour": _ceiling(_price_per_gpu),
     "max_usd_per_hour": _ceiling(attrgetter("price_per_hour_usd")),
@@ -109,12 +109,12 @@ _RULES: Final = {
     "min_cuda": _floor("cuda_version"),
     "min_download_mbps": _floor("download_mbps"),
     "country": _Rule(
-        lambda codes, rental: Countries.of(codes).admits(rental.node.country_code),
-        lambda rental: f"it is in {rental.node.country_code or 'a country that Lium does not say'}",
+        lambda codes, candidate: Countries.of(codes).admits(candidate.node.country_code),
+        lambda candidate: f"it is in {candidate.node.country_code or 'a country that Lium does not say'}",
     ),
     "tier": _Rule(
-        lambda tier, rental: (rental.node.tier or "").casefold() == tier,
-        lambda rental: f"it is {rental.node.tier or 'of one that Lium does not say'}",
+        lambda tier, candidate: (candidate.node.tier or "").casefold() == tier,
+        lambda candidate: f"it is {candidate.node.tier or 'of one that Lium does not say'}",
     ),
     "nvlink": _flag("has_nvlink"),
     "docker_in_docker": _flag("docker_in_docker"),
@@ -164,14 +164,14 @@ class Filters(BaseModel):
     def fit(self, node: Executor) -> bool:
         """Whether a node meets every filter, and rents the number of GPUs, now."""
         is_rentable = can_rent(node, self.gpu_count or smallest_gpu_count(node)) and has_price(node)
-        return is_rentable and bool(self.met_by([listed_rental(node, self.gpu_count)]))
+        return is_rentable and bool(self.met_by([listed_candidate(node, self.gpu_count)]))
 
-    def met_by(self, rentals: Sequence[Rental]) -> Sequence[Rental]:
-        """The rentals that meet every filter, in their order."""
+    def met_by(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The candidates that meet every filter, in their order."""
         # A pass for each that is given: a market has hundreds of nodes, and most calls give few filters.
         for _, rule, given in self._rules():
-            rentals = [rental for rental in rentals if rule.is_met(given, rental)]
-        return rentals
+            candidates = [candidate for candidate in candidates if rule.is_met(given, candidate)]
+        return candidates
 
     def unmet(self, node: Executor, gpu_count: int, price_per_hour_usd: float | None = None) -> Iterator[str]:
         """Name each filter that a node does not meet with so many GPUs, and the node's own figure.
@@ -184,11 +184,11 @@ class Filters(BaseModel):
         price = price_per_hour_usd
         if price is None:
             price = (node.price_per_gpu or 0) * gpu_count if has_price(node) else None
-        rental = Rental(node, gpu_count, price)
+        candidate = Candidate(node, gpu_count, price)
         for name, rule, given in self._rules():
-            if not rule.is_met(given, rental):
+            if not rule.is_met(given, candidate):
                 text = given if isinstance(given, str) else f"{given:g}"
-                yield f"{name if given is True else f'{name}={text}'} ({rule.has(rental)})"
+                yield f"{name if given is True else f'{name}={text}'} ({rule.has(candidate)})"
 
     def _rules(self) -> Iterator[tuple[str, _Rule, Any]]:
         """The rules of the filters that are given, and what is given for each."""
@@ -204,7 +204,7 @@ def unmatched(gpu_type: str, nodes: Sequence[Executor]) -> str | None:
 
 def say_left_out(market: Market, wanted: Filters) -> str | None:
     """Say which nodes could be on offer and are not shown, and why; None where there are none."""
-    unpriced = market.once(("unpriced", wanted.gpu_count), lambda nodes: _unpriced_rentals(nodes, wanted.gpu_count))
+    unpriced = market.once(("unpriced", wanted.gpu_count), lambda nodes: _unpriced_candidates(nodes, wanted.gpu_count))
     said = []
     # At a price of nothing no ceiling is in the way.
     if fitting := wanted.met_by(unpriced):
@@ -251,27 +251,27 @@ def can_rent(node: Executor, gpu_count: int) -> bool:
     return smallest <= gpu_count <= most
 
 
-def listed_rental(node: Executor, gpu_count: int | None) -> Rental:
+def listed_candidate(node: Executor, gpu_count: int | None) -> Candidate:
     """So many GPUs of a node, or the fewest that it surely rents, at the price of its listing; where it has none, 0."""
     count = gpu_count or surely_rentable_count(node)
-    return Rental(node, count, (node.price_per_gpu or 0) * count)
+    return Candidate(node, count, (node.price_per_gpu or 0) * count)
 
 
-def _unpriced_rentals(nodes: Iterable[Executor], gpu_count: int | None) -> list[Rental]:
+def _unpriced_candidates(nodes: Iterable[Executor], gpu_count: int | None) -> list[Candidate]:
     return [
-        listed_rental(node, gpu_count)
+        listed_candidate(node, gpu_count)
         for node in nodes
         if not has_price(node) and can_rent(node, gpu_count or smallest_gpu_count(node))
     ]
 
 
-def sure_rentals(nodes: Iterable[Executor], gpu_count: int | None) -> list[Rental]:
+def sure_candidates(nodes: Iterable[Executor], gpu_count: int | None) -> list[Candidate]:
     """Those of so many GPUs, or of the fewest of each node, that the nodes are sure to rent now, at a price.
 
     A node that does not say how it splits may rent only whole.
     """
     return [
-        listed_rental(node, gpu_count)
+        listed_candidate(node, gpu_count)
         for node in nodes
         if has_price(node)
         and can_rent(node, gpu_count or smallest_gpu_count(node))
@@ -322,7 +322,9 @@ def cheapest_fitting(
     Raises:
         NothingFits: no node fits.
     """
-    fitting = [rental.node for rental in filters.met_by(sure_rentals(filter(admits, nodes), filters.gpu_count))]
+    fitting = [
+        candidate.node for candidate in filters.met_by(sure_candidates(filter(admits, nodes), filters.gpu_count))
+    ]
     if not fitting:
         cheapest = min(filter(has_price, filter(admits, nodes)), key=price_order, default=None)
         on_offer = f"no {filters.gpu_type or 'node'} is for rent now"
