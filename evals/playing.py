@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +20,13 @@ from evals.server import NearClock, hastened, make_server
 from evals.staging import steps_after, variables, write_files
 from evals.tasks import Task, ToolCall, filled
 from evals.world import World
+from lium_mcp.rentals import LazyLedger
+from lium_mcp.rentals import Task as LedgerTask
 
 _BYTES_PER_TOKEN: Final = 4
+_MOST_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.01
+_MOST_TASKS: Final = 100
 
 
 @dataclass
@@ -71,13 +76,30 @@ async def play(task: Task, home: Path, way: Sequence[ToolCall] | None, claims: M
                     played.answers.append({"error": text} if is_error else json.loads(text))
                 told = facts_of(world.sandbox.state(), before, work)
                 for minutes, pause_seconds in steps_after(task):
+                    await _settled(clock, os.environ["LIUM_MCP_STATE_URL"])
                     await anyio.sleep(pause_seconds)
                     world.sandbox.clock.advance(minutes=minutes)
+                await _settled(clock, os.environ["LIUM_MCP_STATE_URL"])
         played.facts = facts_of(world.sandbox.state(), before, work) | {"told": told}
         played.claims = {name: filled(value, played.answers, str(work)) for name, value in claims.items()}
     finally:
         await world.aclose()
     return played
+
+
+async def _settled(clock: NearClock, state_url: str) -> None:
+    """Wait until the server has done what is due by now, within a bound."""
+    now = clock.now()
+
+    def goes_on(task: LedgerTask) -> bool:
+        if task.lease_owner is None:
+            return task.closed_at is None and task.next_at <= now
+        return task.kind != "job_run"  # which is held for as long as its command runs
+
+    with anyio.move_on_after(_MOST_SECONDS):
+        async with aclosing(LazyLedger(state_url)) as ledger:
+            while not ledger.is_empty and any(map(goes_on, await ledger.tasks().newest(_MOST_TASKS))):  # noqa: ASYNC110
+                await anyio.sleep(_LOOK_SECONDS)
 
 
 def reference_claims(task: Task) -> dict[str, Any]:
