@@ -83,7 +83,7 @@ def _options(words: Sequence[str]) -> dict[str, str] | None:
         option, has_value, value = word.partition("=")
         name = option.removeprefix("--").replace("-", "_")
         flag = name.removeprefix("no_")
-        if not option.startswith("--") or "_" in option or name in OVER_HTTP:
+        if not option.startswith("--") or "_" in option or flag in OVER_HTTP:
             return None
         if flag in SETTINGS and SETTINGS[flag].kind == "flag" and is_option(flag) and not has_value:
             found[flag] = "true" if flag == name else "false"

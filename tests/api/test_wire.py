@@ -74,6 +74,8 @@ async def test_base_address_can_be_replaced_and_may_end_in_a_slash() -> None:
         "https://lium.io/api?key=1",
         "https://lium.io/api#top",
         "https://lium.io:port/api",
+        "https://lium.io:0/api",
+        "https://lium.io:65536/api",
     ],
 )
 def test_address_that_the_key_must_not_go_to_is_refused(base_url: str) -> None:

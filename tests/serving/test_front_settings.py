@@ -196,6 +196,8 @@ def both(words: list[str], environment: dict[str, str], config: str | None) -> t
 @example((["--read-only", "serve", "--no-read-only"], {}, None))
 @example(([], {"LIUM_MCP_READ_ONLY": "true", "lium_mcp_read_only": "false"}, None))
 @example((["--policy-mode", "shadow"], {"LIUM_MCP_MAX_PODS": "2"}, None))
+@example((["--no-stateless"], {}, None))
+@example(([], {"LIUM_BASE_URL": "https://lium.io:99999", "HTTPS_PROXY": "http://proxy:8080"}, None))
 @examples(max_examples=400, deadline=None)
 def test_what_the_front_finds_is_what_the_settings_say(case: tuple[list[str], dict[str, str], str | None]) -> None:
     ours, real = both(*case)
