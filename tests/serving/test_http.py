@@ -422,23 +422,26 @@ async def test_the_servers_own_key_serves_callers_with_its_token(guarded: Served
 async def test_without_the_token_a_caller_is_told_where_it_is(
     guarded: Served, lium: Simulated, way: Way, headers: dict[str, str]
 ) -> None:
+    asked: list[int] = []
     async with calling(guarded.url, way, headers) as caller:
         assert (await caller.call("list_gpus"))["total"] > 0
-        asked = len(lium.state()["requests"])
-        for tool, arguments in {
-            "get_balance": {},
-            "list_pods": {},
-            "run_command": {"pod": "x", "command": "id"},
-        }.items():
-            code, text = await caller.refused(tool, **arguments)
-            assert code == "api_key_missing"
-            assert "LIUM_MCP_SERVER_TOKEN" in text
-            assert "X-Lium-MCP-Token" in text
-            misplaced = next((name for name, value in headers.items() if TOKEN in value), None)
-            mistake = f"The header {misplaced} holds the server token of this MCP server"
-            assert (mistake in text) is (misplaced is not None)
-            assert TOKEN not in text
-        assert len(lium.state()["requests"]) == asked, "neither the key nor the token left"
+        # The server itself may ask something with its key between two of these, but not each time.
+        while len(asked) < 2 or (asked[-1] != asked[-2] and len(asked) < 4):
+            asked.append(len(lium.state()["requests"]))
+            for tool, arguments in {
+                "get_balance": {},
+                "list_pods": {},
+                "run_command": {"pod": "x", "command": "id"},
+            }.items():
+                code, text = await caller.refused(tool, **arguments)
+                assert code == "api_key_missing"
+                assert "LIUM_MCP_SERVER_TOKEN" in text
+                assert "X-Lium-MCP-Token" in text
+                misplaced = next((name for name, value in headers.items() if TOKEN in value), None)
+                mistake = f"The header {misplaced} holds the server token of this MCP server"
+                assert (mistake in text) is (misplaced is not None)
+                assert TOKEN not in text
+        assert asked[-1] == asked[-2], "neither the key nor the token left"
 
 
 @pytest.mark.parametrize(
