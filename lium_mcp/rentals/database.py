@@ -113,9 +113,15 @@ class Database:
     async def _run(self, work: Callable[[Connection], T], *, only_reads: bool) -> T:
         def run() -> T:
             with _failures(), limit:
-                engine = self._open().execution_options(**{_ONLY_READS: only_reads})
-                with engine.begin() as connection:
-                    return work(connection)
+                engine = self._open()
+                pool = engine.pool
+                try:
+                    with engine.execution_options(**{_ONLY_READS: only_reads}).begin() as connection:
+                        return work(connection)
+                finally:
+                    # Who was left behind by a cancelled call may end after the rest was closed.
+                    if self._engine is not engine:
+                        pool.dispose()
 
         limit = _TimeLimit()
         with observed(Work("transaction", "read" if only_reads else "write")) as told:
