@@ -149,7 +149,7 @@ class Settler:
                 break
         return rental
 
-    async def settle_later(self, entry: Entry, found: Sequence[str], pods: Rows[Pod]) -> Rental | None:
+    async def settle_later(self, entry: Entry, found: Sequence[str], pods: Rows[Pod]) -> bool:
         """Ask once about a rent whose answer was lost in an earlier call, if it is time.
 
         Args:
@@ -158,10 +158,10 @@ class Settler:
             pods: All that Lium lists.
 
         Returns:
-            What it rented; None while nothing proves anything.
+            Whether it is known now what it rented.
         """
         if not await self.claim_look(entry):
-            return None
+            return False
         entry = _being_asked_about(entry)
         try:
             rental = await self.ask_again(entry, pods)
@@ -169,10 +169,10 @@ class Settler:
                 rental = await self._take(entry, found)
         except LiumError as refusal:
             log.info("Settled the rent of %r: it was refused: %s", entry.pod_name, refusal)
-            return None
+            return False
         if rental is not None:
             log.info("Settled the rent of %r: it was rented", entry.pod_name)
-        return rental
+        return rental is not None
 
     async def ask_again(self, entry: Entry, pods: Rows[Pod]) -> Rental | None:
         """Repeat a rent with its own key, where the API cannot take the repeat for a new rent, and it may leave now.

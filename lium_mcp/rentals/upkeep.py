@@ -108,8 +108,7 @@ class Upkeep:
                         is_complete = not (is_short or pods.skipped or pods.truncated)
                         await self._attend_to_unsettled(entry, pods, is_complete, in_background=in_background)
                         continue
-                    if named := anothers(entry, pods):
-                        await self._rents.disclaim(entry, named)
+                    if await self._is_disclaimed(entry, pods):
                         continue
                     unlisted = unlisted_pod_ids(entry, pods)
                     is_due = bool(unlisted) or entry.status == "removing" or entry.is_doubtful
@@ -125,6 +124,13 @@ class Upkeep:
                     if in_background and self._lium.now() - entry.created_at > _RUN_OUT:
                         self._in_vain[entry.id] = pods.asked_at
                     log.warning("The rent of %r could not be attended to for now: %s", entry.pod_name, error)
+
+    async def _is_disclaimed(self, entry: Entry, pods: Rows[Pod]) -> bool:
+        """Disclaim the pods of a rent that are another's by what Lium states of them; tell whether there are any."""
+        named = anothers(entry, pods)
+        if named:
+            await self._rents.disclaim(entry, named)
+        return bool(named)
 
     # settled rents
 
@@ -257,11 +263,12 @@ class Upkeep:
                 self._in_vain[entry.id] = pods.asked_at
         elif has_run_out and in_background and (self._since is None or entry.created_at >= self._since):
             self._in_vain[entry.id] = pods.asked_at  # as above; only a call can tell somebody of the pod
-        else:
+        elif await self._settler.settle_later(entry, found, pods):
             # What a server left that has ended bills on: its pod gets its removal time, and goes if it must.
-            rental = await self._settler.settle_later(entry, found, pods)
-            if rental is not None:
-                await self._attend_to_rented(rental.entry, pods)
+            for settled in await self._rents.open_entries():  # as it is now: its call may have been given up
+                is_it = settled.id == entry.id and settled.status == "rented"
+                if is_it and not await self._is_disclaimed(settled, pods):
+                    await self._attend_to_rented(settled, pods)
 
     async def _count_missed_list(self, entry: Entry, asked_at: datetime) -> None:
         """Note that a complete list shows no pod of a rent; after several, some time apart, it made none."""

@@ -319,6 +319,33 @@ async def test_the_first_call_after_a_server_died_keeps_nothing_that_it_must_not
             assert answer.structured_content is None or answer.structured_content["pod_id"] != left
 
 
+@pytest.mark.parametrize("is_dearer", [True, False])
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize("first", ["rent_pod", "list_pods"])
+async def test_a_pod_of_anothers_that_is_named_for_a_rent_is_left_alone(
+    account: Sandbox, ledger: str, first: str, is_listed: bool, is_dearer: bool
+) -> None:
+    wanted = {"name": "train", "gpu_type": "A100", "hours": 1, "max_usd_per_hour": 5}
+    await left_by_a_server_that_died(account, ledger, "rent_pod", wanted)
+    account.clock.advance(seconds=40)
+    async with agent_on(account, state_url=f"{ledger}-of-another") as stranger:
+        rented = await stranger.call("rent_pod", name="other", gpu_type="A100", hours=100, wait_seconds=300)
+    other = rented["pod_id"]
+    later = Wire(account)
+    on_rents(later, editing(lambda body: body | {"pod_id": other}))
+    if not is_listed:
+        later.on("GET", "/pods", answering(200, []), times=1)
+    for path in ("/pods", "/pods/*") if is_dearer else ():
+        later.on("GET", path, editing(dearer))
+    async with agent_on(account, state_url=ledger, transport=later) as agent:
+        await agent.raw(first, **(wanted if first == "rent_pod" else {}))
+        account.clock.advance(seconds=20)
+        await agent.call("list_pods")
+    changed = [request for request in later.requests if request.method != "GET" and other in request.url.path]
+    assert changed == []
+    assert other in [pod["id"] for pod in living(account)]
+
+
 async def test_a_pod_that_is_handed_out_and_that_no_look_has_seen_is_held_against_what_was_asked(
     account: Sandbox, ledger: str
 ) -> None:
@@ -328,8 +355,7 @@ async def test_a_pod_that_is_handed_out_and_that_no_look_has_seen_is_held_agains
     [left] = [pod["id"] for pod in living(account)]
     later = Wire(account)
     later.on("GET", "/pods/*", editing(dearer))
-    later.on("GET", "/pods", answering(200, []), times=1)
-    later.on("GET", "/pods", editing(dearer))
+    later.on("GET", "/pods", answering(200, []))
     async with agent_on(account, state_url=ledger, transport=later) as agent:
         refused = await agent.refused("rent_pod", **wanted)
     assert (refused.code, left in refused.text) == ("dearer_than_allowed", True)

@@ -124,7 +124,8 @@ async def _hold_against(
         Failure: they are not as they must be, and are given back.
         RentOutcomeUnknown: they are another's.
     """
-    if not rental.earlier:
+    # What an earlier call has checked is its own.
+    if not rental.earlier or rental.entry.expected is not None:
         await account.renter.refuse_anothers(rental, members)
     warnings = plan.warnings if plan else []
     contradiction = next(filter(None, map(expected.contradiction, members)), None)

@@ -276,7 +276,8 @@ async def _hold_against(account: Account, rental: Rental, expected: Expected, po
         Failure: it contradicts that, and is given back.
         RentOutcomeUnknown: the pod is another's.
     """
-    if not rental.earlier:
+    # What an earlier call has checked is its own.
+    if not rental.earlier or rental.entry.expected is not None:
         await account.renter.refuse_anothers(rental, [pod])
     contradiction = expected.contradiction(pod)
     if contradiction and rental.confirmed:

@@ -43,7 +43,7 @@ class Strangers:
     """
 
     def __init__(self, *, are_read: bool) -> None:
-        self.are_read: Final = are_read
+        self._are_read = are_read
         self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, "lookup")
         self._at_once = anyio.Semaphore(_MOST_AT_ONCE)
         self._certificates: ssl.SSLContext | None = None
@@ -54,7 +54,7 @@ class Strangers:
         Raises:
             NotReadable: there is none, or not at an address that everybody can reach, or nothing is read.
         """
-        if not self.are_read:
+        if not self._are_read:
             raise NotReadable("this server reads none, and takes clients that register")
         parts = _checked(address)
         try:
