@@ -1,6 +1,6 @@
 // What stands around the page in tests: a host that answers as told, and time that is turned.
 import { render } from "preact";
-import { vi } from "vitest";
+import { afterEach, beforeEach, vi } from "vitest";
 import { App } from "../src/app";
 import { notices, underWay } from "../src/data/actions";
 import { asleep, begin, newestAt } from "../src/data/readings";
@@ -8,6 +8,7 @@ import { policy } from "../src/data/server";
 import type { Json } from "../src/data/shapes";
 import { type Answer, ended, type Host, muted } from "../src/host/host";
 import { failedOpening, openPod, view } from "../src/navigation";
+import { shownQuote, wanted } from "../src/views/market/market_readings";
 import { spentDays } from "../src/views/money/money_readings";
 
 export interface FakeHost extends Host {
@@ -36,29 +37,50 @@ export function fakeHost(answers: FakeHost["answers"] = {}, kind: Host["kind"] =
   return host;
 }
 
-/** Shows the whole page on a host. Returns what takes it away again. */
-export async function showPage(host: Host): Promise<() => void> {
+let takeAway: (() => void) | undefined;
+
+/** Lets time stand at an afternoon in each test of a file, until it is turned, and takes away what the test showed. */
+export function turnTime(): void {
+  beforeEach(() => {
+    vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
+  });
+  afterEach(() => {
+    leavePage();
+    vi.useRealTimers();
+  });
+}
+
+/** Takes the page away, and all that people and hosts have set there. */
+export function leavePage(): void {
+  takeAway?.();
+  takeAway = undefined;
+  view.value = "pods";
+  openPod.value = undefined;
+  failedOpening.value = undefined;
+  wanted.value = {};
+  shownQuote.value = undefined;
+  spentDays.value = 7;
+  policy.value = undefined;
+  ended.value = undefined;
+  muted.value = false;
+  notices.value = [];
+  underWay.value = new Map();
+  newestAt.value = undefined;
+  asleep.value = false;
+}
+
+/** Shows the whole page on a host. */
+export async function showPage(host: Host): Promise<void> {
   const root = document.createElement("div");
   document.body.append(root);
   render(<App host={host} />, root);
   const stop = begin(host);
-  await settle();
-  return () => {
+  takeAway = () => {
     stop();
     render(null, root);
     root.remove();
-    view.value = "pods";
-    openPod.value = undefined;
-    failedOpening.value = undefined;
-    spentDays.value = 7;
-    policy.value = undefined;
-    ended.value = undefined;
-    muted.value = false;
-    notices.value = [];
-    underWay.value = new Map();
-    newestAt.value = undefined;
-    asleep.value = false;
   };
+  await settle();
 }
 
 /** Lets what is due happen, and so many seconds pass. */

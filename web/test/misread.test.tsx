@@ -1,19 +1,11 @@
 // Answers of the wrong shape: what is no list is no empty list, and what is no answer is no success.
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import type { Json } from "../src/data/shapes";
 import { answerOf } from "../src/host/host";
 import { open, type View, view } from "../src/navigation";
-import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
+import { button, type FakeHost, fakeHost, settle, shown, showPage, turnTime } from "./fakes";
 
-let gone: (() => void) | undefined;
-
-beforeEach(() => {
-  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
-});
-afterEach(() => {
-  gone?.();
-  vi.useRealTimers();
-});
+turnTime();
 
 const POD = {
   pod_id: "id-1",
@@ -32,7 +24,7 @@ const QUOTE = { executor_id: "node-1", gpu_count: 1, hours: 6, price_per_hour_us
 async function page(answers: FakeHost["answers"], at: View = "pods"): Promise<FakeHost> {
   const host = fakeHost(answers);
   view.value = at;
-  gone = await showPage(host);
+  await showPage(host);
   return host;
 }
 
@@ -152,7 +144,7 @@ describe("a list that is none", () => {
     });
     host.read = (uri) => Promise.resolve(uri === "lium://rents" ? { rents: "x" } : undefined);
     view.value = "money";
-    gone = await showPage(host);
+    await showPage(host);
     expect(shown()).toContain("What came is no answer of lium://rents.");
     expect(shown()).not.toContain("None are set");
     view.value = "pods";
@@ -342,7 +334,7 @@ describe("names that every object has", () => {
       list_backups: { ok: false, code: name, message: "No." },
     });
     host.read = (uri) => Promise.resolve(uri === "lium://rents" ? { rents: [{ name, status: name }] } : undefined);
-    gone = await showPage(host);
+    await showPage(host);
     await press("Details of train-a");
     expect(shown()).toContain(name);
     open({ tool: name, args: {}, answer: { ok: true, data: {} } });
@@ -359,7 +351,7 @@ test("what cannot be drawn is said in its place, and the rest of the page stays"
   const broken = vi.spyOn(Date.prototype, "toLocaleTimeString").mockImplementation(() => {
     throw new RangeError("no such zone");
   });
-  gone = await showPage(host);
+  await showPage(host);
   expect(shown()).toContain("What was read could not be drawn");
   expect(button("Market")).toBeDefined();
   broken.mockRestore();

@@ -1,21 +1,11 @@
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import type { Json } from "../src/data/shapes";
 import { type Answer, trouble } from "../src/host/host";
 import { open, view } from "../src/navigation";
-import { shownQuote, wanted } from "../src/views/market/market_readings";
-import { fakeHost, settle, shown, showPage } from "./fakes";
+import { wanted } from "../src/views/market/market_readings";
+import { fakeHost, leavePage, settle, shown, showPage, turnTime } from "./fakes";
 
-let gone: (() => void) | undefined;
-
-beforeEach(() => {
-  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
-});
-afterEach(() => {
-  gone?.();
-  wanted.value = {};
-  shownQuote.value = undefined;
-  vi.useRealTimers();
-});
+turnTime();
 
 /** Answers of tools, with what the page shows of each. */
 const ANSWERS: readonly (readonly [string, Json, Json, string])[] = [
@@ -56,7 +46,7 @@ const HOSTS: readonly (readonly [string, () => Promise<Answer>])[] = [
 for (const [what, call] of HOSTS)
   test.each(ANSWERS)(`the answer of %s is shown by a host that ${what}`, async (tool, args, data, words) => {
     open({ tool, args, answer: { ok: true, data } });
-    gone = await showPage({ ...fakeHost({}, "conversation"), call });
+    await showPage({ ...fakeHost({}, "conversation"), call });
     expect(shown()).toContain(words);
     await settle(90);
     expect(shown()).toContain(words);
@@ -76,9 +66,9 @@ test("a whole answer is not asked for again at once", async () => {
   for (const [tool, args, data] of ANSWERS.filter(([name]) => ["list_pods", "get_balance"].includes(name))) {
     open({ tool, args, answer: { ok: true, data } });
     const host = fakeHost({}, "conversation");
-    gone = await showPage(host);
+    await showPage(host);
     expect(host.calls.map((call) => call.tool)).not.toContain(tool);
-    gone();
+    leavePage();
   }
 });
 
@@ -95,7 +85,7 @@ test.each([
     args: { cursor: "20" },
     answer: { ok: false, code: "invalid_argument", message: "There is no such thing." },
   });
-  gone = await showPage({ ...fakeHost({}, "conversation"), call: HOSTS[0]?.[1] as () => Promise<Answer> });
+  await showPage({ ...fakeHost({}, "conversation"), call: HOSTS[0]?.[1] as () => Promise<Answer> });
   expect(view.value).toBe(where);
   expect(shown()).toContain("There is no such thing.");
   await settle(600);

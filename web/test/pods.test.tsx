@@ -1,7 +1,7 @@
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { policy } from "../src/data/server";
 import { asked, askPerson } from "../src/host/questions";
-import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
+import { button, type FakeHost, fakeHost, leavePage, settle, shown, showPage, turnTime } from "./fakes";
 
 const POD = {
   pod_id: "id-1",
@@ -17,19 +17,10 @@ const POD = {
 };
 const LIST = { now: "2026-11-29T16:00:00Z", pods: [POD], total: 1, burn_per_hour_usd: 2.5 };
 
-let gone: (() => void) | undefined;
-
-beforeEach(() => {
-  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
-});
-afterEach(() => {
-  gone?.();
-  gone = undefined;
-  vi.useRealTimers();
-});
+turnTime();
 
 async function page(host: FakeHost): Promise<FakeHost> {
-  gone = await showPage(host);
+  await showPage(host);
   return host;
 }
 
@@ -216,13 +207,13 @@ test("a server that is read-only has no buttons to change anything", async () =>
 test("no pods, no key, and no answer each have their own words", async () => {
   const host = await page(fakeHost({ list_pods: { pods: [], total: 0, burn_per_hour_usd: 0 } }));
   expect(shown()).toContain("No pod runs, and nothing bills");
-  gone?.();
+  leavePage();
   host.answers = { list_pods: { ok: false, code: "api_key_missing", message: "This needs a key" } };
-  gone = await showPage(host);
+  await showPage(host);
   expect(shown()).toContain("There is no Lium API key yet");
-  gone?.();
+  leavePage();
   host.answers = { list_pods: { ok: false, code: "lium_unreachable", message: "No connection to Lium" } };
-  gone = await showPage(host);
+  await showPage(host);
   expect(shown()).toContain("Lium cannot be reached");
   expect(shown()).not.toContain("No pod runs");
 });

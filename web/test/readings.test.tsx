@@ -1,15 +1,7 @@
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { fakeHost, settle, showPage } from "./fakes";
+import { expect, test, vi } from "vitest";
+import { fakeHost, settle, showPage, turnTime } from "./fakes";
 
-let gone: (() => void) | undefined;
-
-beforeEach(() => {
-  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
-});
-afterEach(() => {
-  gone?.();
-  vi.useRealTimers();
-});
+turnTime();
 
 const MANY = {
   pods: Array.from({ length: 60 }, (_, i) => ({ pod_id: `id-${i}`, name: `pod-${i}`, status: "RUNNING" })),
@@ -17,7 +9,7 @@ const MANY = {
 
 test("all readings together keep within what a page may ask in a minute", async () => {
   const host = fakeHost({ list_pods: MANY });
-  gone = await showPage(host);
+  await showPage(host);
   for (let minute = 0; minute < 3; minute++) {
     const before = host.calls.length;
     await settle(60);
@@ -28,7 +20,7 @@ test("all readings together keep within what a page may ask in a minute", async 
 test("the list is read again every 15 seconds, more rarely while it fails, and soon once it does not", async () => {
   const host = fakeHost({ list_pods: { pods: [] } });
   const reads = (): number => host.calls.filter(({ tool }) => tool === "list_pods").length;
-  gone = await showPage(host);
+  await showPage(host);
   await settle(60);
   expect(reads()).toBeGreaterThanOrEqual(4);
   host.answers.list_pods = { ok: false, code: "lium_unreachable", message: "no" };
@@ -40,7 +32,7 @@ test("the list is read again every 15 seconds, more rarely while it fails, and s
 
 test("a page that nobody sees, or touches for a quarter of an hour, asks for nothing", async () => {
   const host = fakeHost({ list_pods: { pods: [] } });
-  gone = await showPage(host);
+  await showPage(host);
   const hidden = vi.spyOn(document, "visibilityState", "get").mockReturnValue("hidden");
   const before = host.calls.length;
   await settle(300);

@@ -1,16 +1,8 @@
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { view } from "../src/navigation";
-import { fakeHost, shown, showPage } from "./fakes";
+import { fakeHost, shown, showPage, turnTime } from "./fakes";
 
-let gone: (() => void) | undefined;
-
-beforeEach(() => {
-  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
-});
-afterEach(() => {
-  gone?.();
-  vi.useRealTimers();
-});
+turnTime();
 
 test("the rents of the ledger stand with the money, in words of who rents", async () => {
   const host = fakeHost();
@@ -25,7 +17,7 @@ test("the rents of the ledger stand with the money, in words of who rents", asyn
       note: "What the ledger has",
     });
   view.value = "money";
-  gone = await showPage(host);
+  await showPage(host);
   for (const words of [
     "train-a",
     "Rented",
@@ -40,6 +32,6 @@ test("the rents of the ledger stand with the money, in words of who rents", asyn
 
 test("where a host lets the page read no resources, there are none", async () => {
   view.value = "money";
-  gone = await showPage(fakeHost({}, "conversation"));
+  await showPage(fakeHost({}, "conversation"));
   expect(shown()).not.toContain("from its ledger");
 });

@@ -1,21 +1,10 @@
 // What is the same for all of the page is said once; what stands where a host lets the page call nothing.
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import { type Answer, muted, trouble } from "../src/host/host";
 import { open, VIEWS, type View, view } from "../src/navigation";
-import { shownQuote, wanted } from "../src/views/market/market_readings";
-import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
+import { button, type FakeHost, fakeHost, settle, shown, showPage, turnTime } from "./fakes";
 
-let gone: (() => void) | undefined;
-
-beforeEach(() => {
-  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
-});
-afterEach(() => {
-  gone?.();
-  wanted.value = {};
-  shownQuote.value = undefined;
-  vi.useRealTimers();
-});
+turnTime();
 
 const LIST = { pods: [{ pod_id: "a", name: "train-a", status: "RUNNING" }], total: 1, burn_per_hour_usd: 1 };
 const OFFERS = { offers: [{ executor_id: "n", gpu_type: "L4", price_per_hour_usd: 0.5 }], total: 1 };
@@ -37,7 +26,7 @@ describe("a host that lets the page make no calls", () => {
     open({ tool, args: {}, answer: { ok: true, data } });
     muted.value = true;
     const host = fakeHost({}, "conversation");
-    gone = await showPage(host);
+    await showPage(host);
     await settle(90);
     expect(host.calls).toEqual([]);
     expect(shown()).toContain(words);
@@ -52,7 +41,7 @@ describe("a host that lets the page make no calls", () => {
   test("a call that failed keeps its own words", async () => {
     open({ tool: "list_gpus", args: {}, answer: { ok: false, code: "invalid_argument", message: "No such cursor." } });
     muted.value = true;
-    gone = await showPage(fakeHost({}, "conversation"));
+    await showPage(fakeHost({}, "conversation"));
     expect(times("No such cursor.")).toBe(1);
     expect(times("lets it make no calls")).toBe(1);
   });
@@ -69,7 +58,7 @@ describe("what is the same for all that is read", () => {
     const all = ["list_pods", "get_balance", "get_spending", "list_gpus", "get_gpu_prices", "list_backups"];
     const host = fakeHost(Object.fromEntries(all.map((tool) => [tool, answer])));
     view.value = name;
-    gone = await showPage(host);
+    await showPage(host);
     expect(times(answer.message)).toBe(1);
     expect(times(title)).toBe(1);
     host.answers = { list_pods: LIST, list_gpus: OFFERS, get_spending: SPENT, get_balance: { balance_usd: 5 } };
@@ -87,7 +76,7 @@ describe("what is the same for all that is read", () => {
       get_pod: { outcome: "done", pod: LIST.pods[0] },
     };
     const host = fakeHost(before);
-    gone = await showPage(host);
+    await showPage(host);
     const failing = trouble("unreachable", "The server on this machine does not answer.");
     host.answers = Object.fromEntries(Object.keys(before).map((tool) => [tool, failing]));
     button("Read anew").click();
@@ -103,7 +92,7 @@ describe("what is the same for all that is read", () => {
 
   test("what fails alone is said where it stands", async () => {
     const failing = trouble("unreachable", "The server on this machine does not answer.");
-    gone = await showPage(fakeHost({ list_pods: failing, get_balance: { balance_usd: 5 } }));
+    await showPage(fakeHost({ list_pods: failing, get_balance: { balance_usd: 5 } }));
     expect(document.querySelector(".view .trouble")?.textContent).toContain("does not answer");
   });
 });

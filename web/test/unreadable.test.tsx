@@ -1,24 +1,16 @@
 // What is told and cannot be read is unknown, and not none: dates above all, and numbers whose absence says something.
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { keyMaker, moment, number, told } from "../src/data/shapes";
 import { ago, clock, fullTime, hours, until } from "../src/format";
 import { type View, view } from "../src/navigation";
-import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
+import { button, type FakeHost, fakeHost, settle, shown, showPage, turnTime } from "./fakes";
 
-let gone: (() => void) | undefined;
-
-beforeEach(() => {
-  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
-});
-afterEach(() => {
-  gone?.();
-  vi.useRealTimers();
-});
+turnTime();
 
 async function page(answers: FakeHost["answers"], at: View = "pods"): Promise<FakeHost> {
   const host = fakeHost(answers);
   view.value = at;
-  gone = await showPage(host);
+  await showPage(host);
   return host;
 }
 
@@ -156,7 +148,7 @@ test("times and sums of money", async () => {
   host.read = (uri) =>
     Promise.resolve(uri === "lium://rents" ? { rents: [{ name: "r", closed_at: "x", hours: "y" }] } : undefined);
   view.value = "money";
-  gone = await showPage(host);
+  await showPage(host);
   expect(shown()).toContain("at least: some pods may be unpriced");
   expect(shown()).toContain("How much of it is used cannot be read.");
   expect(shown()).toContain("More was charged for no pod: how much cannot be read.");

@@ -1,20 +1,10 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import { policy } from "../src/data/server";
 import { open, view } from "../src/navigation";
-import { shownQuote, wanted } from "../src/views/market/market_readings";
-import { button, type FakeHost, fakeHost, settle, shown, showPage } from "./fakes";
+import { wanted } from "../src/views/market/market_readings";
+import { button, type FakeHost, fakeHost, settle, shown, showPage, turnTime } from "./fakes";
 
-let gone: (() => void) | undefined;
-
-beforeEach(() => {
-  vi.useFakeTimers({ now: new Date("2026-11-29T16:00:00Z") });
-});
-afterEach(() => {
-  gone?.();
-  wanted.value = {};
-  shownQuote.value = undefined;
-  vi.useRealTimers();
-});
+turnTime();
 
 const OFFERS = {
   offers: [
@@ -56,7 +46,7 @@ describe("the market", () => {
   async function market(answers: FakeHost["answers"] = {}): Promise<FakeHost> {
     const host = fakeHost({ list_gpus: OFFERS, get_gpu_prices: {}, quote_rental: QUOTE, ...answers });
     view.value = "market";
-    gone = await showPage(host);
+    await showPage(host);
     return host;
   }
 
@@ -203,7 +193,7 @@ describe("the market", () => {
     const args = { gpu_type: "H100", hours: 6 };
     open({ tool: "quote_rental", args, answer: { ok: true, data: QUOTE } });
     const host = fakeHost({ list_gpus: OFFERS, get_gpu_prices: {} });
-    gone = await showPage(host);
+    await showPage(host);
     expect(shown()).toContain("What it would cost");
     expect(lastCall(host, "list_gpus")).toEqual({ gpu_type: "H100", limit: 50 });
   });
@@ -215,7 +205,7 @@ describe("the market", () => {
     const data = { offers: OFFERS.offers, total: 2, next_cursor };
     open({ tool: "list_gpus", args: { country: "US" }, answer: { ok: true, data } });
     const host = fakeHost({ list_gpus: OFFERS, get_gpu_prices: {} });
-    gone = await showPage(host);
+    await showPage(host);
     expect(shown()).toContain("H100 PCIe");
     expect(host.calls.filter(({ tool }) => tool === "list_gpus")).toHaveLength(calls);
   });
@@ -234,7 +224,7 @@ describe("the money", () => {
   async function money(answers: FakeHost["answers"]): Promise<FakeHost> {
     const host = fakeHost(answers);
     view.value = "money";
-    gone = await showPage(host);
+    await showPage(host);
     return host;
   }
 
