@@ -11,7 +11,7 @@ from lium_mcp.api.errors import InvalidRequest
 
 _SITE = "lium.io"
 _MOST_PAGE_CHARACTERS = 4000
-_MOST_PORT = 65_535
+MAX_PORT = 65_535
 # What browsers read in one way only: no backslash, no blank, no login before the host.
 _PAGE = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -62,8 +62,8 @@ def check_base_url(base_url: str) -> httpx2.URL:
         raise InvalidRequest("The API address is not a URL.") from None
     if url.scheme not in {"http", "https"} or not url.host:
         raise InvalidRequest("The API address must start with https:// (or http:// for this machine).")
-    if url.port is not None and not 0 < url.port <= _MOST_PORT:
-        raise InvalidRequest(f"The API address must have a port from 1 to {_MOST_PORT}, or none.")
+    if url.port is not None and not 0 < url.port <= MAX_PORT:
+        raise InvalidRequest(f"The API address must have a port from 1 to {MAX_PORT}, or none.")
     if url.userinfo or url.query or url.fragment:
         raise InvalidRequest("The API address must not hold credentials, a query or a fragment.")
     if url.scheme == "http" and not _is_loopback(url.host):

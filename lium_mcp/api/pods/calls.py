@@ -4,13 +4,12 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from lium_mcp.api.addresses import endpoint, segment
+from lium_mcp.api.addresses import MAX_PORT, endpoint, segment
 from lium_mcp.api.errors import BadRequest, Conflict, FirewallBlocked, InvalidRequest
 from lium_mcp.api.fields import ApiModel, read_text
 from lium_mcp.api.lines import Tail
 from lium_mcp.api.paging import Rows, once_each
 from lium_mcp.api.pods.models import (
-    MAX_PORT,
     FeedbackRequest,
     GpuResetState,
     Pod,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
+from lium_mcp.api.addresses import MAX_PORT
 from lium_mcp.api.clock import is_since
 from lium_mcp.api.errors import InvalidRequest
 from lium_mcp.api.executors.models import Executor
@@ -56,7 +57,6 @@ VOLUME_PATH = "/mnt"
 # By how much two clocks may differ that date the same things.
 _CLOCKS_DIFFER = timedelta(minutes=2)
 _DEFAULT_SSH_PORT = 22
-MAX_PORT = 65535
 _SSH_COMMAND = re.compile(
     r"ssh ([A-Za-z0-9_][A-Za-z0-9._-]{0,31})@(\[[0-9A-Fa-f.:]{2,45}\]|[A-Za-z0-9.:-]{1,253})(?: -p ([0-9]{1,5}))?"
 )
