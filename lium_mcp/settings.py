@@ -100,6 +100,7 @@ class Settings(Limits, BaseSettings):
     calls_at_once: Annotated[int, BeforeValidator(as_number)] = from_table("calls_at_once")
     calls_per_minute: Annotated[int, BeforeValidator(as_number)] = from_table("calls_per_minute")
     metrics_port: Annotated[int, BeforeValidator(as_number)] | None = from_table("metrics_port")
+    shutdown_delay_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("shutdown_delay_seconds")
     drain_seconds: Annotated[float, BeforeValidator(as_number)] = from_table("drain_seconds")
     oauth: str | None = from_table("oauth")
     public_url: str | None = from_table("public_url")

@@ -206,6 +206,14 @@ SETTINGS = LIMITS | {
         low=0,
         high=65_535,
     ),
+    "shutdown_delay_seconds": Setting(
+        "number",
+        "How long a server over HTTP that is told to stop still takes new calls, in seconds, while `/readyz` "
+        "says that it is to stop: as long as the proxy in front needs to see that and send them elsewhere.",
+        default=0.0,
+        low=0,
+        high=600,
+    ),
     "drain_seconds": Setting(
         "number",
         "How long running calls may take to end once a server over HTTP is told to stop, in seconds; meanwhile it "
@@ -278,7 +286,7 @@ for _name, _setting in SETTINGS.items():
 
 OVER_HTTP = (
     *("host", "port", "allowed_host", "path_prefix", "replica", "stateless", "trusted_proxy", "calls_at_once"),
-    *("calls_per_minute", "metrics_port", "drain_seconds"),
+    *("calls_per_minute", "metrics_port", "shutdown_delay_seconds", "drain_seconds"),
     *("oauth", "public_url", "oauth_hook", "oauth_scopes", "oauth_registered_only"),
 )
 """What means something only where clients come over HTTP."""

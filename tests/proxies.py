@@ -30,6 +30,7 @@ class Proxy:
         replicas: How the names of the servers behind it begin in its configuration, before `-1` and `-2`.
         command: Its command, once it has written its configuration for a port and servers into a folder.
         takes_over: Whether it sends what one server does not take to the other.
+        asks: Whether it asks servers if they take calls, and so needs them to serve until it has seen that one stops.
     """
 
     program: str
@@ -37,6 +38,7 @@ class Proxy:
     replicas: str
     command: Callable[[Path, int, Sequence[Served]], list[str]]
     takes_over: bool = True
+    asks: bool = True
 
     def log(self, folder: Path) -> str:
         """What it wrote, run in that folder."""
@@ -108,7 +110,7 @@ def _caddy(folder: Path, port: int, servers: Sequence[Served]) -> list[str]:
     return ["run", "--adapter", "caddyfile", "--config", str(config)]
 
 
-NGINX: Final = Proxy("nginx", "nginx-light", "gpu", _nginx)
+NGINX: Final = Proxy("nginx", "nginx-light", "gpu", _nginx, asks=False)
 HAPROXY: Final = Proxy("haproxy", "haproxy", "gpu", _haproxy)
 # Caddy 2.6 fails to send a body a second time ("invalid Read on closed Body").
 CADDY: Final = Proxy("caddy", "caddy", "lium-mcp", _caddy, takes_over=False)

@@ -174,7 +174,9 @@ async def serve_http(
     open_desk: Callable[[Callers], Desk] | None = None,
     on_ready: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; open streams and running calls hold it up for `drain_seconds` at most.
+    """Serve until SIGINT or SIGTERM, and for `shutdown_delay_seconds` more, which a second signal ends.
+
+    Then open streams and running calls hold it up for `drain_seconds` at most.
 
     `on_ready` gets the address once it can be called.
 
@@ -189,7 +191,10 @@ async def serve_http(
     repeats = bound_calls(server, settings)
     app = build_app(server, settings, opened, readiness, repeats, open_desk)
 
-    async def drain() -> bool:
+    async def drain(told_again: anyio.Event) -> bool:
+        readiness.leave()
+        with anyio.move_on_after(settings.shutdown_delay_seconds):
+            await told_again.wait()
         readiness.drain()
         return await server.wind_down(settings.drain_seconds)
 
@@ -257,15 +262,19 @@ class _WebServer(uvicorn.Server):
     """Stops in an order that loses no answer: calls first, then streams, then connections.
 
     It listens for as long as calls run: whoever comes is told to go elsewhere, and whoever watches sees it stop.
+
+    Args:
+        drain: Lets calls end, and returns whether they did. It is given what a second signal sets.
     """
 
-    def __init__(self, config: uvicorn.Config, app: Hangups, drain: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, config: uvicorn.Config, app: Hangups, drain: Callable[[anyio.Event], Awaitable[bool]]) -> None:
         super().__init__(config)
         self._app = app
         self._drain = drain
+        self._told_again = anyio.Event()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        ended = await self._drain()
+        ended = await self._drain(self._told_again)
         await self._stop_listening(sockets or [])
         # An answer still has to pass the SDK's own streams once its call has ended.
         await anyio.sleep(_LAST_ANSWERS_SECONDS)
@@ -307,6 +316,8 @@ class _WebServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
+        if self.should_exit:
+            self._told_again.set()
         self.should_exit = True
 
 

@@ -39,15 +39,19 @@ class Readiness:
     def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
         self._check = check
         self._checking: asyncio.Task[bool] | None = None
-        self._is_draining = False
+        self._is_leaving = self._is_draining = False
+
+    def leave(self) -> None:
+        """Tell probes that calls should go elsewhere, and still take those that come."""
+        self._is_leaving = True
 
     def drain(self) -> None:
         """Take no more calls."""
-        self._is_draining = True
+        self._is_leaving = self._is_draining = True
 
     async def answer(self, _: Request) -> JSONResponse:
         """Answer a probe, within a few seconds: 200 where calls may come, else 503 with a word on why not."""
-        status = "draining" if self._is_draining else "ready" if await self._is_reachable() else "ledger_unreachable"
+        status = "draining" if self._is_leaving else "ready" if await self._is_reachable() else "ledger_unreachable"
         return JSONResponse({"status": status}, 200 if status == "ready" else 503, {"Cache-Control": "no-store"})
 
     def taking_calls(self, app: ASGIApp) -> ASGIApp:

@@ -45,7 +45,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Over HTTP": (
         *("transport", "host", "port", "allowed_host", "path_prefix", "server_token", "trusted_proxy"),
         *("state_keys", "replica", "stateless"),
-        *("calls_at_once", "calls_per_minute", "metrics_port", "drain_seconds"),
+        *("calls_at_once", "calls_per_minute", "metrics_port", "shutdown_delay_seconds", "drain_seconds"),
     ),
     "Logging in over HTTP": (
         "oauth",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mcp.types import CallToolResult
 from sqlalchemy import create_engine, text
 
@@ -17,8 +18,11 @@ from tests.http_server import Served, calling, serving, serving_newer
 from tests.load import Load
 from tests.newer import NEWER_VERSION
 from tests.postgres import Postgres
+from tests.proxies import CADDY, HAPROXY, NGINX, Proxy
 
 _HASTE = 40
+_COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "compose" / "compose.yaml").read_text())
+_SHUTDOWN_DELAY: str = _COMPOSE["x-server"]["environment"]["LIUM_MCP_SHUTDOWN_DELAY_SECONDS"]
 
 
 @pytest.fixture
@@ -136,13 +140,22 @@ async def test_replicas_are_exchanged_one_after_the_other_while_callers_rent(
 
 @pytest.mark.external
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("proxy", [NGINX, HAPROXY, CADDY], ids=lambda proxy: proxy.program)
 async def test_behind_a_proxy_no_call_is_lost_while_both_replicas_are_exchanged(
-    postgres: Postgres, tmp_path: Path
+    postgres: Postgres, tmp_path: Path, proxy: Proxy
 ) -> None:
+    delay = _SHUTDOWN_DELAY if proxy.asks else "0"
     with (
         postgres.database() as state_url,
         simulating_elsewhere(tmp_path / "lium", speed=_HASTE) as lium,
-        deployed(tmp_path, lium_url=lium.base_url, state_url=state_url, haste=_HASTE) as deployment,
+        deployed(
+            tmp_path,
+            lium_url=lium.base_url,
+            state_url=state_url,
+            haste=_HASTE,
+            proxy=proxy,
+            LIUM_MCP_SHUTDOWN_DELAY_SECONDS=delay,
+        ) as deployment,
     ):
         load = Load(deployment.url)
         assert await load.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)

@@ -11,7 +11,8 @@ import pytest
 
 from lium_mcp.sandbox import API_KEY
 from tests.compat.simulated import Simulated
-from tests.http_server import Served, Wire, calling, initialize, serving, tool_call
+from tests.harness import PUBLIC_KEY
+from tests.http_server import WAYS, Served, Wire, calling, initialize, serving, tool_call
 from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.serving.test_http import RENT, RENT_REQUEST, until
@@ -69,6 +70,25 @@ async def test_a_rent_under_way_is_answered_while_new_calls_are_sent_elsewhere(
     assert (rented["outcome"], rented["pod_id"]) == ("pending", pod["id"])
     assert draining.process.wait(timeout=PATIENCE_SECONDS) == 0
     assert "Traceback" not in draining.stderr()
+
+
+async def test_who_still_comes_while_a_proxy_learns_of_the_end_is_served_until_a_second_signal(
+    lium: Simulated, tmp_path: Path
+) -> None:
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_SHUTDOWN_DELAY_SECONDS="600") as leaving:
+        leaving.process.terminate()
+        await until(lambda: probe(leaving.url).status_code == 503)
+        assert probe(leaving.url).json() == {"status": "draining"}
+        async with calling(leaving.url, "modern", HEADERS) as caller:
+            await caller.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        for way in WAYS:
+            async with calling(leaving.url, way, HEADERS) as caller:
+                assert (await caller.call("rent_pod", **RENT | {"name": way, "wait_seconds": 0}))[
+                    "outcome"
+                ] == "pending"
+        leaving.process.terminate()
+        assert leaving.process.wait(timeout=PATIENCE_SECONDS) == 0
+    assert len(lium.state()["rents"]) == len(WAYS)
 
 
 @pytest.mark.parametrize("way", ["legacy", "sse"])
