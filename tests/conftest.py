@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
 
 from lium_mcp.sandbox import Sandbox
@@ -19,8 +19,9 @@ from tests.postgres import NoPostgres, Postgres, running_postgres
 from tests.servers import Servers
 from tests.sshd import Sshd, at_sshd, running, what_is_missing
 
-# A test fails for a change, not for the luck of a draw; `make fuzz` draws anew.
-settings.register_profile("fixed", derandomize=True)
+# A test fails for a change, not for the luck of a draw or a slow machine; `make fuzz` draws anew.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fixed", settings.get_profile("default"), derandomize=True)
 settings.load_profile("fixed")
 
 

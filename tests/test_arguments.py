@@ -151,7 +151,7 @@ async def test_texts_that_look_like_paths_reach_no_path() -> None:
 def test_no_arguments_break_a_tool() -> None:
     with Standing(asking()) as fuzzed:
 
-        @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=300, suppress_health_check=list(HealthCheck), database=None)
         @given(data=st.data())
         def fuzz(data: st.DataObject) -> None:
             tool = data.draw(st.sampled_from(fuzzed.tools), label="tool")

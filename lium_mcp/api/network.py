@@ -73,6 +73,12 @@ def not_connected(error: httpx2.RequestError, host: str, network: Network, redac
             f"Nothing gets{network.through} to {host} (status {status}); nothing was sent.",
             hint=f"The user has to correct {network.proxy_setting}, {remedy}",
         )
+    if isinstance(error, httpx2.PoolTimeout):
+        return ConnectionFailed(
+            "Too many requests to Lium are under way from this server, and this one had no turn in time; "
+            "nothing was sent.",
+            hint="Call again once other calls have ended",
+        )
     return ConnectionFailed(f"No connection to Lium could be made{network.through}; nothing was sent.")
 
 

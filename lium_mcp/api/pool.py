@@ -1,24 +1,21 @@
 """The connection pool, made with the first request since its TLS context is slow. Knows no credential."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from weakref import WeakValueDictionary
 
-import anyio
 import httpx2
 
 from lium_mcp import __version__
 from lium_mcp.api.errors import ConnectionFailed, InvalidRequest
 from lium_mcp.api.network import Network
 from lium_mcp.api.shared_readings import SharedReadings
+from lium_mcp.api.turns import Turns
 from lium_mcp.secret_forms import Secrets
 
 KEEPALIVE_SECONDS = 60.0
 MAX_CONNECTIONS = 100
-MOST_OF_A_KEY = 25
-"""So many requests of one key may be under way: one for whom Lium is slow leaves connections to the others."""
 
 
 class Pool:
@@ -40,7 +37,7 @@ class Pool:
         self.clock_correction = timedelta()
         self._http: httpx2.AsyncClient | None = None
         self._closed = False
-        self._turns: WeakValueDictionary[str, anyio.Semaphore] = WeakValueDictionary()
+        self._turns = Turns(MAX_CONNECTIONS)
 
     @asynccontextmanager
     async def turn(self, owner: str, most_seconds: float) -> AsyncIterator[None]:
@@ -49,16 +46,12 @@ class Pool:
         Raises:
             httpx2.PoolTimeout: it was not its turn in that time.
         """
-        turns = self._turns.setdefault(owner, anyio.Semaphore(MOST_OF_A_KEY, fast_acquire=True))
-        try:
-            with anyio.fail_after(most_seconds):
-                await turns.acquire()
-        except TimeoutError:
-            raise httpx2.PoolTimeout("other requests with this key are under way") from None
-        try:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._turns.turn(owner, most_seconds))
+            except TimeoutError:
+                raise httpx2.PoolTimeout("other requests are under way") from None
             yield
-        finally:
-            turns.release()
 
     def client(self) -> httpx2.AsyncClient:
         """The HTTP client. Raises `InvalidRequest` once the pool is closed."""

@@ -1,5 +1,6 @@
 """The rules every request follows: credentials, headers, repeats, redirects, addresses, time."""
 
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -25,7 +26,8 @@ from lium_mcp.api.errors import (
     UnreadableResponse,
     UntrustedRedirect,
 )
-from lium_mcp.api.pool import MOST_OF_A_KEY
+from lium_mcp.api.pool import MAX_CONNECTIONS
+from lium_mcp.api.turns import PART_OF_FREE
 from tests.api.fakes import KEY, NODE_ID, POD_ID, Reply, TurnedClock, client_on, ok, refusal, scripted
 from tests.wires import Forward, Wire, eventually
 
@@ -362,25 +364,63 @@ async def test_what_is_not_an_id_is_refused_by_name(pod_id: str) -> None:
 # Who shares the connections.
 
 
-async def test_one_key_for_which_the_server_is_slow_leaves_connections_to_the_others() -> None:
-    wire, released, waiting = Wire(), anyio.Event(), 0
+@pytest.mark.parametrize("keys", [1, 4, 8, 40])
+async def test_keys_for_which_the_server_is_slow_leave_connections_to_the_others(keys: int) -> None:
+    wire, released, under_way, answered = Wire(), anyio.Event(), Counter[str](), 0
 
     async def slow(request: httpx2.Request, forward: Forward) -> httpx2.Response:
-        nonlocal waiting
-        if request.headers["X-API-KEY"] == KEY:
-            waiting += 1
-            await released.wait()
+        nonlocal answered
+        key = request.headers["X-API-KEY"]
+        if key == "sk_another":
+            return ok([])
+        under_way[key] += 1
+        await released.wait()
+        answered += 1
         return ok([])
+
+    def none_begins() -> bool:
+        free = MAX_CONNECTIONS - under_way.total()
+        return len(under_way) == keys and all(count * PART_OF_FREE >= free for count in under_way.values())
 
     wire.on("GET", "/volumes", slow)
     async with client_on(wire) as client, anyio.create_task_group() as group:
-        for _ in range(3 * MOST_OF_A_KEY):
-            group.start_soon(client.for_key(KEY).volumes.list)
-        await eventually(lambda: waiting == MOST_OF_A_KEY)
-        assert await client.for_key("sk_another").volumes.list() == []
-        assert waiting == MOST_OF_A_KEY
+        for _ in range(MAX_CONNECTIONS):
+            for number in range(keys):
+                group.start_soon(client.for_key(f"sk_slow_{number}").volumes.list)
+        await eventually(none_begins)
+        assert max(under_way.values()) - min(under_way.values()) <= MAX_CONNECTIONS / PART_OF_FREE
+        for _ in range(3):
+            assert await client.for_key("sk_another").volumes.list() == []
         released.set()
-    assert waiting == 3 * MOST_OF_A_KEY
+    assert answered == MAX_CONNECTIONS * keys
+
+
+async def test_who_leaves_while_waiting_for_a_turn_takes_nobodys_place() -> None:
+    wire, released, under_way = Wire(), anyio.Event(), 0
+
+    async def slow(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        nonlocal under_way
+        under_way += 1
+        await released.wait()
+        return ok([])
+
+    wire.on("GET", "/volumes", slow)
+    alone = MAX_CONNECTIONS // (PART_OF_FREE + 1)
+
+    def fill() -> bool:
+        return under_way == alone
+
+    async with client_on(wire) as client:
+        for _ in range(3):
+            async with anyio.create_task_group() as group:
+                for _ in range(2 * alone):
+                    group.start_soon(client.volumes.list)
+                await eventually(fill)
+                group.cancel_scope.cancel()
+            assert under_way == alone
+            under_way = 0
+        released.set()
+        assert await client.volumes.list() == []
 
 
 async def test_what_was_not_its_turn_in_time_was_not_sent() -> None:
@@ -399,11 +439,13 @@ async def test_what_was_not_its_turn_in_time_was_not_sent() -> None:
                 await client.volumes.create(name="data", description="")
             errors.append(refused.value)
 
-        for _ in range(MOST_OF_A_KEY + 1):
+        alone = MAX_CONNECTIONS // (PART_OF_FREE + 1)
+        for _ in range(alone + 1):
             group.start_soon(create)
-    assert len(wire.requests) == MOST_OF_A_KEY
+    assert len(wire.requests) == alone
     assert isinstance(errors[0], ConnectionFailed), "a quarter of the time is for a connection"
     assert errors[0].effect == "none"
+    assert "Too many requests to Lium are under way" in str(errors[0])
     assert {error.effect for error in errors[1:]} == {"unknown"}
 
 

@@ -97,7 +97,7 @@ def test_no_answer_breaks_a_tool() -> None:
         [pod] = [pod for pod in sandbox.state()["pods"] if isinstance(pod, dict)]
         known = {"pod": pod["id"], "pods": [pod["id"]], "volume": "v", "wait_seconds": 3}
 
-        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=200, suppress_health_check=list(HealthCheck), database=None)
         @given(tool=st.sampled_from(standing.tools), seed=st.integers(0, 2**32))
         def garble(tool: Tool, seed: int) -> None:
             confusion.chance = random.Random(seed)

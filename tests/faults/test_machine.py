@@ -718,7 +718,6 @@ def test_no_sequence_of_calls_and_faults_breaks_a_promise(tmp_path: Path, capsys
                 settings=settings(
                     max_examples=max(STEPS // STEPS_EACH // 4, EXAMPLES),
                     stateful_step_count=STEPS_EACH,
-                    deadline=None,
                     derandomize=not STEPS,
                     database=None,
                     report_multiple_bugs=False,

@@ -94,7 +94,6 @@ def test_tenants_do_not_meet(place: Place, capsys: pytest.CaptureFixture[str]) -
 
         @settings(
             max_examples=max(EXAMPLES, ACTS // (ROUNDS * AT_ONCE)),
-            deadline=None,
             derandomize=not (ACTS or IS_FUZZED),
             # By hand, what fails is looked at first: to make it short takes minutes.
             phases=[Phase.generate] if ACTS else tuple(Phase),

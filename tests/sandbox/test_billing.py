@@ -33,7 +33,7 @@ async def _take_step(sandbox: Sandbox, wire: Wire, kind: str, value: int) -> Non
 
 
 @given(steps=STEPS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 async def test_balance_and_charges_always_add_up_to_the_start(steps: list[tuple[str, int]]) -> None:
     sandbox = Sandbox(seed=7, speed=0, start=START, balance_usd=500)
     async with wire_to(sandbox, checks=False) as wire:
@@ -55,7 +55,7 @@ async def test_balance_and_charges_always_add_up_to_the_start(steps: list[tuple[
 
 
 @given(running_seconds=st.floats(0.5, 200_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 async def test_billed_seconds_are_the_seconds_between_running_and_removal(running_seconds: float) -> None:
     sandbox = Sandbox(seed=7, speed=0, start=START, balance_usd=500)
     async with wire_to(sandbox, checks=False) as wire:

@@ -39,7 +39,7 @@ async def test_the_same_history_leads_to_the_same_state() -> None:
 
 
 @given(steps=st.lists(st.integers(1, 7200), min_size=1, max_size=6))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 async def test_one_long_turn_equals_many_short_ones(steps: list[int]) -> None:
     states = []
     for turns in (steps, [sum(steps)]):

@@ -120,7 +120,7 @@ async def test_a_server_without_the_feature_ignores_the_key() -> None:
         max_size=8,
     )
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 async def test_however_often_a_key_is_sent_it_rents_once(steps: list[tuple[str, str]]) -> None:
     sandbox = Sandbox(seed=7, speed=0)
     async with wire_to(sandbox, checks=False) as wire:

@@ -34,7 +34,7 @@ async def test_prices_drift_and_other_renters_come_and_go(sandbox: Sandbox, wire
 
 
 @given(seed=st.integers(0, 10_000), minutes=st.integers(0, 60 * 24 * 60))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_eight_a100_nodes_are_always_free(seed: int, minutes: int) -> None:
     market = Market(seed, START)
     free = market.listed(START + timedelta(minutes=minutes))
@@ -42,7 +42,7 @@ def test_eight_a100_nodes_are_always_free(seed: int, minutes: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000), minutes=st.integers(0, 60 * 24 * 60))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_listed_node_can_be_rented_at_its_smallest_split(seed: int, minutes: int) -> None:
     market, now = Market(seed, START), START + timedelta(minutes=minutes)
     for node in market.listed(now):

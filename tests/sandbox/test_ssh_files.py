@@ -245,7 +245,7 @@ ROOT_NAMES = st.sampled_from(["a", "b", "a/b", "b/a"]) | st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(steps=st.lists(st.tuples(st.integers(0, 8), ROOT_NAMES, ROOT_NAMES), max_size=25))
 def test_no_order_of_operations_loses_track_of_space(steps: list[tuple[int, str, str]]) -> None:
     """What is used is what is there, whatever was made, moved, copied and removed, and every failure is an OSError."""

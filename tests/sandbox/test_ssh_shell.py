@@ -394,7 +394,7 @@ def defects() -> Iterator[list[str]]:
     logger.removeHandler(keeper)
 
 
-@settings(max_examples=300, deadline=10_000)
+@settings(max_examples=300)
 @given(script=SCRIPTS | st.text(max_size=60))
 @example(script="kill ²; kill -² 1; echo a >&²; tail -n ² f; head -² f; sleep ²; exit ²")
 @example(script="nohup exit; find . -exec exit {} ; ; find . -exec exit {} \\; ; find . -exec '' \\; ; diff -u f")
@@ -410,7 +410,7 @@ def test_no_text_of_a_command_crashes_or_hangs(standing: Shell, defects: list[st
     assert not running.processes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40))
 def test_quoted_text_arrives_as_it_is(standing: Shell, text: str) -> None:
     quoted = "'" + text.replace("'", "'\\''") + "'"

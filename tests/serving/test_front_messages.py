@@ -101,7 +101,7 @@ def nearly_plain(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 @given(nearly_plain())
-@examples(max_examples=150, deadline=None)
+@examples(max_examples=150)
 async def test_whatever_is_answered_at_once_is_answered_as_the_sdk_does(case: tuple[str, dict[str, Any]]) -> None:
     version, message = case
     era = CURRENT if version == CURRENT else HANDSHAKE

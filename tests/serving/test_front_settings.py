@@ -198,7 +198,7 @@ def both(words: list[str], environment: dict[str, str], config: str | None) -> t
 @example((["--policy-mode", "shadow"], {"LIUM_MCP_MAX_PODS": "2"}, None))
 @example((["--no-stateless"], {}, None))
 @example(([], {"LIUM_BASE_URL": "https://lium.io:99999", "HTTPS_PROXY": "http://proxy:8080"}, None))
-@examples(max_examples=400, deadline=None)
+@examples(max_examples=400)
 def test_what_the_front_finds_is_what_the_settings_say(case: tuple[list[str], dict[str, str], str | None]) -> None:
     ours, real = both(*case)
     assert ours is None or ours == real

@@ -95,7 +95,7 @@ async def test_prepared_answers_are_those_of_the_sdk(chosen: dict[str, str], ver
     read_only=st.sampled_from(["true", "false"]),
     version=st.sampled_from([CURRENT, *HANDSHAKE_VERSIONS]),
 )
-@examples(max_examples=20, deadline=None)
+@examples(max_examples=20)
 async def test_prepared_answers_are_those_of_the_sdk_for_any_choice_of_tools(
     read_only: str, version: str, **lists: set[str]
 ) -> None:

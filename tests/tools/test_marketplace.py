@@ -159,7 +159,7 @@ async def test_each_filter_filters(sandbox: Sandbox, agent: Agent, name: str) ->
     assert {offer["executor_id"] for offer in await all_offers(agent, **{name: wanted})} == kept
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 50),
     hours=st.integers(0, 100),
