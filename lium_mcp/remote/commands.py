@@ -38,8 +38,10 @@ _GROUP_WITHIN_BYTES: Final = 8192
 _GRACE_SECONDS: Final = 3.0
 _KILL_SECONDS: Final = 10.0
 _SHORT_BYTES: Final = 65_536
-# Whoever is gone, or called this off, waits for nothing: a server that is asked to end has some three seconds in all.
+# Whoever is gone, or called this off, waits for nothing. A server that is asked to end has some three seconds in all,
+# and a pod that is busy or far away may take longer to kill what does not end: the pod does that by itself.
 _HURRIED_GRACE_SECONDS: Final = 1.0
+_KILL_LATER: Final = "(trap '' HUP; kill_later {seconds:g}) </dev/null >/dev/null 2>&1 &"
 _FOUND: Final = re.compile(r"\b[0-9]+:[0-9]+\b")
 # In no environment.
 _NOTHING: Final = "^$"
@@ -209,7 +211,8 @@ async def run_command(
                 state = await _stop(connection, Started(streams.group, _pattern(mark)), over, _GRACE_SECONDS)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
-                await _stop(connection, Started(streams.group, _pattern(mark)), over, _HURRIED_GRACE_SECONDS)
+                started = Started(streams.group, _pattern(mark))
+                await _stop(connection, started, over, _HURRIED_GRACE_SECONDS, in_pod=True)
             raise
         finally:
             group.cancel_scope.cancel()
@@ -271,15 +274,21 @@ async def run_short(
     return ended.status if ended.status is not None else -1, said.text()
 
 
-async def stop_all(connection: "Connection", started: Started, *, grace_seconds: float) -> bool:
+async def stop_all(connection: "Connection", started: Started, *, grace_seconds: float, in_pod: bool = False) -> bool:
     """Ask all that a command started to end, and kill what does not; return whether nothing is found of it any more.
+
+    Args:
+        connection: To the pod.
+        started: What to end.
+        grace_seconds: What has not ended so much later is killed.
+        in_pod: Whether the pod is to kill it also if this server, or the connection, is gone by then.
 
     Raises:
         Failure: the connection broke.
     """
-    found = ""
-    for signal, seconds in (("TERM", grace_seconds), ("KILL", _GRACE_SECONDS)):
-        found = await _act(connection, started, found, signal)
+    found, kill_later = "", _KILL_LATER.format(seconds=grace_seconds) if in_pod else ""
+    for signal, seconds, afterwards in (("TERM", grace_seconds, kill_later), ("KILL", _GRACE_SECONDS, "")):
+        found = await _act(connection, started, found, signal, afterwards)
         # Looking takes its time too, on a pod that is busy or far away.
         until, pause = anyio.current_time() + seconds, 0.05
         while anyio.current_time() < until:
@@ -308,7 +317,9 @@ def processes_script() -> str:
     return files(__package__).joinpath("processes.sh").read_text()
 
 
-async def _act(connection: "Connection", started: Started, found: str, signal: str | None = None) -> str:
+async def _act(
+    connection: "Connection", started: Started, found: str, signal: str | None = None, afterwards: str = ""
+) -> str:
     """Look for all that a command started, and send it a signal if that is wanted; return what was found alive.
 
     Args:
@@ -316,11 +327,12 @@ async def _act(connection: "Connection", started: Started, found: str, signal: s
         started: What to look for.
         found: What an earlier look has found.
         signal: Its name.
+        afterwards: What the shell that has looked is to do then.
     """
     group = started.group or ""
     script = [processes_script(), f"group={group} mark='{started.mark or _NOTHING}' found=' {found} '"]
     script.append(f"send {signal}" if signal else "look")
-    script.append('echo "$found"')
+    script += ['echo "$found"', afterwards]
     without = f"kill -{signal or 0} -{group} 2>/dev/null && echo {_SOMETHING}" if group else "true"
     command = f"if [ -e /proc/self/stat ]; then sh -c {quote(chr(10).join(script))}; else {without}; fi"
     _, said = await run_short(connection, command, timeout_seconds=_KILL_SECONDS, reserved=True)
@@ -339,13 +351,15 @@ def _pattern(mark: str) -> str:
     return f"LIUM[_]COMMAND={mark}"
 
 
-async def _stop(connection: "Connection", started: Started, over: anyio.Event, grace_seconds: float) -> State:
+async def _stop(
+    connection: "Connection", started: Started, over: anyio.Event, grace_seconds: float, *, in_pod: bool = False
+) -> State:
     """Stop a command; return whether it ended by itself just now, was stopped, runs on, or nobody knows."""
     if over.is_set():
         return "ended"
     try:
         with anyio.fail_after(3 * _KILL_SECONDS):
-            gone = await stop_all(connection, started, grace_seconds=grace_seconds)
+            gone = await stop_all(connection, started, grace_seconds=grace_seconds, in_pod=in_pod)
     except (Failure, TimeoutError):
         return "unknown"
     with anyio.move_on_after(_GRACE_SECONDS):

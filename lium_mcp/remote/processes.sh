@@ -43,6 +43,16 @@ send() {
   kill "-$1" ${in_group:+"-$group"} $outside 2>/dev/null
 }
 
+# Kill what there is $1 seconds from now, until nothing is found any more.
+kill_later() {
+  sleep "$1"
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    send KILL # again, for what was just being started
+    [ "$found" != ' ' ] || return
+    sleep 1
+  done
+}
+
 # End a command $1 seconds from now, unless it ends by itself before: what it put in the background then may stay.
 watch() {
   left=$1
@@ -53,10 +63,5 @@ watch() {
     left=$((left - 1))
   done
   send TERM
-  sleep 3
-  for _ in 1 2 3 4 5 6 7 8 9 10; do
-    send KILL # again, for what was just being started
-    [ "$found" != ' ' ] || return
-    sleep 1
-  done
+  kill_later 3
 }
