@@ -17,12 +17,12 @@ from tests.sshd import Sshd
 
 # Our servers look that many times more often: Lium's time runs faster here too.
 HASTE = 10
-TRAINING = 'echo training\nsleep 1\necho "trained on" $(cat project/data) > project/model\necho done\n'
+TRAINING = 'echo training\n{wait}\necho "trained on" $(cat project/data) > project/model\necho done\n'
 
 
-def write_project(folder: Path, *, training: str = TRAINING) -> None:
+def write_project(folder: Path, *, wait: str) -> None:
     (folder / "project").mkdir(parents=True)
-    (folder / "project" / "train.sh").write_text(training)
+    (folder / "project" / "train.sh").write_text(TRAINING.format(wait=wait))
     (folder / "project" / "data").write_text("1 2 3\n")
 
 
@@ -39,12 +39,10 @@ async def begin(agent: Agent | Caller) -> str:
 
 
 async def finish(agent: Agent | Caller, folder: Path, pod_id: str) -> None:
-    job = await agent.call("get_job", pod="job", name="train")
-    for _ in range(100):  # a turned clock's wait passes at once, and the OpenSSH server's does not
-        if job["outcome"] != "pending":
-            break
-        await asyncio.sleep(0.1)
-        job = await agent.call("get_job", pod="job", name="train")
+    async with asyncio.timeout(60):
+        # A turned clock's wait passes at once, and the OpenSSH server's does not.
+        while (job := await agent.call("get_job", pod="job", name="train"))["outcome"] == "pending":  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
     assert (job["outcome"], job["job"]["exit_code"], job["log"]) == ("done", 0, "training\ndone\n")
     down = await agent.call("download_files", pod="job", pod_path="project/model", local_path="model")
     assert down["outcome"] == "done"
@@ -57,8 +55,9 @@ async def finish(agent: Agent | Caller, folder: Path, pod_id: str) -> None:
 
 
 async def test_a_job_on_a_fresh_pod_from_its_files_to_its_removal(on_sshd: Agent, sshd: Sshd, tmp_path: Path) -> None:
-    write_project(tmp_path / "work")
+    write_project(tmp_path / "work", wait="while [ ! -e go ]; do sleep 0.05; done")
     pod_id = await begin(on_sshd)
+    (sshd.home / "go").touch()
     await finish(on_sshd, tmp_path / "work", pod_id)
     assert sshd.logins() == 1
 
@@ -83,7 +82,7 @@ def turn(address: str, *, seconds: float) -> None:
 
 async def test_a_server_that_is_killed_in_the_middle_leaves_a_job_that_the_next_one_finds(tmp_path: Path) -> None:
     make_key_pair(tmp_path / "key")
-    write_project(tmp_path / "work", training=TRAINING.replace("sleep 1", "sleep 1800"))
+    write_project(tmp_path / "work", wait="sleep 1800")
     with simulated_lium() as address:
         settings: dict[str, Any] = {
             "LIUM_API_KEY": API_KEY,

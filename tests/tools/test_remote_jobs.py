@@ -129,14 +129,12 @@ async def test_jobs_that_start_at_once_on_a_new_pod_all_start(on_sshd: Agent, ss
 async def test_a_name_is_used_once_whoever_asks_and_however_often(on_sshd: Agent, sshd: Sshd) -> None:
     await rent(on_sshd)
     results = await asyncio.gather(
-        *(
-            on_sshd.raw("start_job", pod="train", name="once", command="echo x >> $HOME/count; sleep 1")
-            for _ in range(4)
-        )
+        *(on_sshd.raw("start_job", pod="train", name="once", command="echo x >> $HOME/count") for _ in range(4))
     )
     assert sorted(bool(result.is_error) for result in results) == [False, True, True, True]
     codes = [result.meta["lium-mcp/error"]["code"] for result in results if result.is_error and result.meta]
     assert codes == ["job_exists"] * 3
+    await until(on_sshd, "once", over)
     assert (sshd.home / "count").read_text() == "x\n"
 
 
