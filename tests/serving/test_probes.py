@@ -16,6 +16,7 @@ from tests.http_server import WAYS, Served, Wire, calling, initialize, serving, 
 from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.serving.test_http import RENT, RENT_REQUEST, until
+from tests.serving.test_metrics import read, value
 
 HEADERS = {"X-API-Key": API_KEY}
 KUBELET = {"Host": "10.1.2.3:8000"}
@@ -136,13 +137,13 @@ async def test_a_database_that_is_frozen_holds_up_neither_a_call_nor_the_end(
     arguments = RENT if tool == "rent_pod" else {}
     with (
         postgres.database() as url,
-        serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url) as served,
+        serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url, LIUM_MCP_METRICS_PORT="0") as served,
     ):
         async with calling(served.url, "modern", HEADERS) as caller:
             await caller.call("list_pods")
             with postgres.frozen(url):
                 running = asyncio.create_task(caller.refused(tool, **arguments))
-                await asyncio.sleep(1)
+                await until(lambda: value(read(served), "lium_mcp_in_flight", kind="transaction"))
                 served.process.terminate()
                 code, _ = await running
                 assert code in ("server_stopping", "ledger_unavailable")

@@ -240,8 +240,7 @@ async def test_what_would_end_with_a_pod_is_told_once_whichever_replica_is_calle
         lium.turn(minutes=11)
         assert (await other.refused("remove_pod", pod="train"))[0] == "pod_at_work", "so long ago that it is told again"
         assert lium.pod(stage.pod)["status"] == "RUNNING"
-        lium.run_at(60)
-        await third.call("remove_pod", pod="train")
+        await third.call("remove_pod", pod="train", wait_seconds=0)
     assert lium.pod(stage.pod)["status"] in ("DELETING", "DELETED")
 
 
@@ -260,8 +259,7 @@ async def test_a_removal_goes_on_at_another_replica_with_the_last_backup_that_on
             pending = await caller.call("remove_pod", **arguments, wait_seconds=0)
             assert pending["outcome"] == "pending", pending
         lium.turn(minutes=5)
-        lium.run_at(60)
-        await third.call("remove_pod", **arguments)
+        await third.call("remove_pod", **arguments, wait_seconds=0)
     assert len(lium.state()["backups"]) == backups + 1
     assert lium.pod(stage.pod)["status"] in ("DELETING", "DELETED")
 
