@@ -18,14 +18,19 @@ async def opened(page: Page, shown: Shown) -> str:
 
 
 def rent(shown: Shown, session: str, name: str) -> None:
-    """Let somebody else rent a pod meanwhile."""
+    """Let somebody else rent a pod meanwhile, which runs then; nothing gets dearer before they have said yes."""
     with shown.caller(**said_by(session, shown.url)) as http:
-        wish = {"name": name, "gpu_type": "A100", "hours": 24, "wait_seconds": 30}
+        speed = http.get("/_sandbox/clock").json()["speed"]
+        http.post("/_sandbox/clock", json={"speed": 0}).raise_for_status()
+        wish = {"name": name, "gpu_type": "A100", "hours": 24, "wait_seconds": 0}
         asked = call(http, "rent_pod", **wish).json()["result"]
         [key] = asked["inputRequests"]
         yes = {key: {"action": "accept", "content": {"confirm": True}}}
         done = call(http, "rent_pod", **wish, inputResponses=yes, requestState=asked["requestState"]).json()["result"]
         assert not done["isError"], done
+        http.post("/_sandbox/clock", json={"speed": speed}).raise_for_status()
+        runs = call(http, "get_pod", pod=name, wait_seconds=30).json()["result"]["structuredContent"]
+        assert runs["pod"]["status"] == "RUNNING", runs
 
 
 def pods(shown: Shown, session: str) -> list[str]:
@@ -38,7 +43,7 @@ def pods(shown: Shown, session: str) -> list[str]:
 async def test_the_token_leaves_the_address_and_the_page_outlives_a_reload(browser: Browser, shown: Shown) -> None:
     async with tab(browser) as page:
         await opened(page, shown)
-        assert page.url == f"{shown.url}/"
+        await expect(page).to_have_url(f"{shown.url}/")
         assert shown.token not in await page.content()
         await page.reload()
         await expect(page.get_by_text("No pod runs")).to_be_visible()
@@ -66,7 +71,7 @@ async def test_an_address_that_is_opened_in_the_tab_is_taken_out_and_tried(brows
     await page.get_by_role("navigation").get_by_role("button", name="Money").click()
     await page.goto(f"{shown.url}/#token={shown.token}")
     await expect(page.get_by_text("This address has been used")).to_be_visible()
-    assert page.url == f"{shown.url}/#money"
+    await expect(page).to_have_url(f"{shown.url}/#money")
     await page.get_by_role("button", name="Read anew").click()
     await expect(page.locator("nav [aria-current=page]")).to_have_text("Money")
 
@@ -83,7 +88,7 @@ async def test_views_are_in_the_history(browser: Browser, shown: Shown) -> None:
         await expect(current).to_have_text("Market")
         await page.go_back()
         await expect(current).to_have_text("Pods")
-        assert page.url == f"{shown.url}/"
+        await expect(page).to_have_url(f"{shown.url}/")
         await page.go_forward()
         await page.go_forward()
         await expect(current).to_have_text("Money")
