@@ -53,12 +53,11 @@ def _lium() -> Iterator[Simulated]:
 
 @pytest.fixture
 def lium(_lium: Simulated) -> Simulated:
-    """A fresh sandbox in which a pod takes about two seconds to come up: not at the first look, but soon after it.
+    """A fresh sandbox, in which time stands still.
 
     Servers live on, so their time must not go back: it begins after the end of the last.
     """
     _lium.begin(start=_lium.playing.clock.now() + timedelta(minutes=1))
-    _lium.run_at(8)
     return _lium
 
 

@@ -12,7 +12,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.compat.clients.conftest import EVERY_TRANSPORT, Target
-from tests.compat.clients.visit import RENT, check, drive
+from tests.compat.clients.visit import RENT, check, coming_up, drive
 from tests.compat.installs import node
 from tests.compat.simulated import Simulated
 from tests.harness import text_of
@@ -23,7 +23,7 @@ every_transport = pytest.mark.parametrize("target", EVERY_TRANSPORT, indirect=Tr
 
 @every_transport
 def test_python_sdk_1(python_130: Path, target: Target, lium: Simulated, tmp_path: Path) -> None:
-    report = drive([str(python_130), str(HERE / "python_driver.py")], target.as_json(), tmp_path)
+    report = drive([str(python_130), str(HERE / "python_driver.py")], target.as_json(), tmp_path, lium)
     assert report["protocol"] == "2025-11-25"
     check(report, lium)
 
@@ -31,7 +31,7 @@ def test_python_sdk_1(python_130: Path, target: Target, lium: Simulated, tmp_pat
 @every_transport
 def test_typescript_sdk(typescript: Path, target: Target, lium: Simulated, tmp_path: Path) -> None:
     command = [node(typescript), str(HERE / "typescript_driver.mjs"), str(typescript)]
-    check(drive(command, target.as_json(), tmp_path), lium)
+    check(drive(command, target.as_json(), tmp_path, lium), lium)
 
 
 @every_transport
@@ -53,7 +53,8 @@ async def test_python_sdk_2(target: Target, lium: Simulated, mode: Literal["auto
 
     async with http, Client(opened, mode=mode) as client:
         balance = await client.call_tool("get_balance", {})
-        rented = await client.call_tool("rent_pod", dict(RENT), progress_callback=on_progress)
+        with coming_up(lium):
+            rented = await client.call_tool("rent_pod", dict(RENT), progress_callback=on_progress)
         failure = await client.call_tool("get_pod", {"pod": "nobody"})
         await client.call_tool("remove_pod", {"pod": "train", "wait_seconds": 0})
         assert client.server_info is not None
