@@ -77,19 +77,19 @@ class Postgres:
                 await anyio.sleep(0.01)
 
     @contextmanager
-    def frozen(self, url: str) -> Iterator[None]:
-        """Let nothing answer for the length of the block: neither the connections of a database nor a new one."""
-        statement = "SELECT pid FROM pg_stat_activity WHERE datname = "
-        processes = [pid for (pid,) in self.execute(f"{statement}'{database_of(url)}'")]
-        # Whose child a connection's process is takes new ones.
-        parent = int(Path(f"/proc/{processes[0]}/stat").read_text().rpartition(")")[2].split()[1])
-        for process in (parent, *processes):
-            os.kill(process, signal.SIGSTOP)
+    def frozen(self) -> Iterator[None]:
+        """Let nothing answer for the length of the block: neither a connection nor who takes new ones."""
+        parent = int((self._host / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(parent, signal.SIGSTOP)  # first, so that there are no more connections than are found then
+        children = [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in (*processes, parent):
+            for process in (*children, parent):
                 os.kill(process, signal.SIGCONT)
+            self.execute("SELECT 1")  # which has all the time that it takes
 
     def disconnect(self, url: str) -> None:
         """End every connection to a database."""

@@ -492,7 +492,7 @@ async def test_a_database_that_is_frozen_keeps_nobody_waiting_and_is_used_again_
     with postgres.database() as url:
         ledger = Ledger(url)
         await ledger.newest(1)
-        with monkeypatch.context() as bounds, postgres.frozen(url), anyio.fail_after(30):
+        with monkeypatch.context() as bounds, postgres.frozen(), anyio.fail_after(30):
             bounds.setattr("lium_mcp.rentals.database._ANSWER_SECONDS", 0.5)
             for _ in range(2):  # by the connection that it has, and by a new one
                 with pytest.raises(LedgerUnavailable):

@@ -141,7 +141,7 @@ async def test_a_database_that_is_frozen_holds_up_neither_a_call_nor_the_end(
     ):
         async with calling(served.url, "modern", HEADERS) as caller:
             await caller.call("list_pods")
-            with postgres.frozen(url):
+            with postgres.frozen():
                 running = asyncio.create_task(caller.refused(tool, **arguments))
                 await until(lambda: value(read(served), "lium_mcp_in_flight", kind="transaction"))
                 served.process.terminate()
