@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ MODERN_VERSION: Final = "2026-07-28"
 LEGACY_VERSION: Final = "2025-11-25"
 # Of which an idle machine needs a tenth.
 STOP_SECONDS: Final = 30
+# A thread of the server writes what is logged, a moment after it.
+_LOG_SECONDS: Final = 0.05
 _EVERY_ANSWER: Final = "application/json, text/event-stream"
 
 
@@ -40,6 +43,8 @@ class Served:
     first_words: str
 
     def stderr(self) -> str:
+        if self.process.poll() is None:
+            time.sleep(_LOG_SECONDS)
         return self.log.read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -279,6 +279,7 @@ class _WebServer(uvicorn.Server):
         # An answer still has to pass the SDK's own streams once its call has ended.
         await anyio.sleep(_LAST_ANSWERS_SECONDS)
         if not ended:
+            logging.shutdown()
             os._exit(1)  # an orderly end would wait for what does not end
         self._app.hang_up()
         await super().shutdown(sockets)

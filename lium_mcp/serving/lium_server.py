@@ -340,4 +340,5 @@ async def _stop_now(server: LiumServer, scope: anyio.CancelScope, status: int) -
             await server.until_idle()
         await server.cut_off()
     # The thread that reads standard input cannot be interrupted: an orderly exit would wait for it for ever.
+    logging.shutdown()
     os._exit(status)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from lium_mcp.guard.redaction import redact
 from lium_mcp.observing import reference
+from lium_mcp.serving.log_writer import LogWriter
 from lium_mcp.text import shortened
 
 _OURS: Final = "lium_mcp"
@@ -31,7 +32,7 @@ def log_to_stderr(level: str, redact_text: Callable[[str], str], *, as_json: boo
 
     Libraries are heard from warnings up, or at the level DEBUG in all they do.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr)
     handler.setFormatter(Lines(redact_text, as_json=as_json))
     logging.basicConfig(level=logging.WARNING if level == "INFO" else level, handlers=[handler], force=True)
     logging.getLogger(_OURS).setLevel(level)
