@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from httpx2._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
 
@@ -35,6 +36,7 @@ _EXTERNAL_FIXTURES: Final = frozenset(
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _OF_THE_MACHINE: Final = frozenset({*_PROXIES, "SSL_CERT_FILE", "SSL_CERT_DIR", "SSH_AUTH_SOCK", "XDG_STATE_HOME"})
 _NEVER_SECONDS: Final = 10**6
+_PATIENCE_SECONDS: Final = 60.0
 # In Linux's memory a file is made and removed a hundred times faster than on a disk, and a transaction committed.
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
 _MEMORY_BYTES: Final = 2**31
@@ -74,6 +76,15 @@ def _sound_schemas() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr(Draft202012Validator, "check_schema", check_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_requests() -> Iterator[None]:
+    """Give answers the time that a busy machine takes for them: who names no limit has one of five seconds."""
+    with pytest.MonkeyPatch.context() as patches:
+        for limit in ("connect", "read", "write", "pool"):
+            patches.setattr(DEFAULT_TIMEOUT_CONFIG, limit, _PATIENCE_SECONDS)
         yield
 
 
