@@ -22,6 +22,7 @@ from lium_mcp.between_calls import prepare_work
 from lium_mcp.completions import add_completions
 from lium_mcp.connecting import connect, find_network, open_ledger, open_price_history
 from lium_mcp.guard.confirm import STATE_SECONDS, Person, QuestionSeals
+from lium_mcp.guard.limits import Limits
 from lium_mcp.guard.policy import Policy
 from lium_mcp.guard.redaction import Redactor
 from lium_mcp.instructions import instructions
@@ -45,8 +46,8 @@ from lium_mcp.serving.page_offer import offer_page
 from lium_mcp.serving.person_answers import Answers, account_of_request
 from lium_mcp.serving.sessions import note_use
 from lium_mcp.settings import Settings, registry_password
-from lium_mcp.settings_reading import as_given, load_readable, problems_of
-from lium_mcp.settings_table import TOOLSETS, Offer
+from lium_mcp.settings_reading import are_about, as_given, load_readable, problems_of
+from lium_mcp.settings_table import SETTINGS, TOOLSETS, Offer
 from lium_mcp.toolkit.call import Runtime
 from lium_mcp.toolkit.listing import ListedTool, read_listing
 from lium_mcp.values import SettingsError
@@ -56,6 +57,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OF_LIMITS: Final = (*Limits.model_fields, "policy", "policy_mode")
+_OF_LOGIN: Final = (
+    *(name for name in SETTINGS if name.startswith("oauth")),
+    *("transport", "public_url", "path_prefix", "allowed_host", "host", "sandbox", "base_url", "state_url"),
+)
 # These tools may leave something to be done between calls.
 _WORKING_ON: Final = frozenset({"start_job", "run_job", "rent_pod", "schedule_pod_removal"})
 # What is offered follows from the settings, so it is the same for as long as the process lives.
@@ -70,13 +76,15 @@ def read_settings(overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     If anything is, the settings are good for `build_refusing_server` alone.
     """
     settings, problems = load_readable(overrides)
-    # Limits that belong together can be judged together only where each could be read.
-    together: list[Callable[[], object]] = []
-    if not problems:
-        together = [settings.find_limits, partial(find_login_desk, settings)]
-    parts = (select_tools, find_network, open_ledger)
+    # What belongs together can be judged together only where each could be read.
+    together = [
+        part
+        for part, names in ((Settings.find_limits, _OF_LIMITS), (find_login_desk, _OF_LOGIN))
+        if not are_about(problems, names)
+    ]
+    parts = (select_tools, find_network, open_ledger, *together)
     trail = partial(check_trail, settings.audit_file)
-    problems += problems_of(*(partial(part, settings) for part in parts), trail, *together)
+    problems += problems_of(*(partial(part, settings) for part in parts), trail)
     return settings, as_given(dict.fromkeys(problems), overrides)
 
 

@@ -77,6 +77,12 @@ def problems_of(*parts: Callable[[], object]) -> list[str]:
     return problems
 
 
+def are_about(problems: Iterable[str], names: Iterable[str]) -> bool:
+    """Whether one of these settings has a problem, so that what depends on it is not judged yet."""
+    said = tuple(f"{word}:" for name in names for word in (SETTINGS[name].variable, as_option(name)))
+    return any(problem.startswith(said) for problem in problems)
+
+
 def idle_variables(variables: Mapping[str, str]) -> list[str]:
     """Say which of these variables were meant for this server and set nothing."""
     known = {setting.variable for setting in SETTINGS.values()}

@@ -10,7 +10,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -51,6 +52,25 @@ _asked_seconds_ago: ContextVar[float] = ContextVar("_asked_seconds_ago", default
 # What its seal says, and the question that the next seal is for.
 _opened: ContextVar["OpenedSeal | None"] = ContextVar("_opened", default=None)
 _to_seal: ContextVar[Question] = ContextVar("_to_seal", default=NOTHING_TO_ASK)
+_waiting: ContextVar["WaitingForPerson | None"] = ContextVar("_waiting", default=None)
+
+
+@dataclass(slots=True)
+class WaitingForPerson:
+    """Whether a call waits for a person's answer, before which nothing of it is sent."""
+
+    is_so: bool = False
+
+
+@contextmanager
+def noting_wait() -> Iterator[WaitingForPerson]:
+    """Note whether what goes on in the block waits for a person, or did when it was cancelled."""
+    waiting = WaitingForPerson()
+    token = _waiting.set(waiting)
+    try:
+        yield waiting
+    finally:
+        _waiting.reset(token)
 
 
 class Yes(BaseModel):
@@ -141,9 +161,12 @@ async def ask(
         NotConfirmed: no yes came in time, or the target changed meanwhile.
     """
     asked_at = anyio.current_time()
+    waiting = _waiting.get() or WaitingForPerson()
+    waiting.is_so = True
     try:
         with anyio.fail_after(ANSWER_SECONDS):
             answer = await context.elicit(question.text, Yes)
+        waiting.is_so = False
     except TimeoutError:
         minutes = ANSWER_SECONDS / 60
         raise NotConfirmed(

@@ -9,8 +9,8 @@ from typing import Final
 
 from lium_mcp.package_extras import lacks
 from lium_mcp.settings import Settings
-from lium_mcp.settings_reading import problems_of
-from lium_mcp.settings_table import SETTINGS, as_option
+from lium_mcp.settings_reading import are_about, problems_of
+from lium_mcp.settings_table import SETTINGS
 from lium_mcp.values import SettingsError, is_loopback
 
 
@@ -21,7 +21,7 @@ def find_problems(settings: Settings, known: Collection[str]) -> list[str]:
         settings: What was read of them.
         known: What is wrong with them already: what depends on a setting that could not be read is not judged.
     """
-    return problems_of(*(partial(check, settings) for check, needs in _CHECKS if not _is_about(known, needs)))
+    return problems_of(*(partial(check, settings) for check, needs in _CHECKS if not are_about(known, needs)))
 
 
 def check_binding(settings: Settings) -> None:
@@ -92,8 +92,3 @@ _CHECKS: Final[tuple[tuple[Callable[[Settings], object], tuple[str, ...]], ...]]
     (check_metrics, ("port", "metrics_port")),
     (Settings.find_server_token, ("api_key", "server_token", "host", "allowed_host")),
 )
-
-
-def _is_about(problems: Collection[str], names: Collection[str]) -> bool:
-    said = tuple(f"{word}:" for name in names for word in (SETTINGS[name].variable, as_option(name)))
-    return any(problem.startswith(said) for problem in problems)

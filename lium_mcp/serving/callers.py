@@ -308,6 +308,14 @@ def key_in_headers(headers: Any) -> tuple[str | None, str]:  # noqa: ANN401 - a 
     return None, ""
 
 
+def doubled_in_headers(headers: Any) -> str | None:  # noqa: ANN401 - a mapping of the web framework
+    """The header of a request that brings a credential twice, and not the same; which one counts would be a guess."""
+    for name in ("X-API-Key", "Authorization", OWN_KEY_HEADER):
+        if len({cleaned(text) for text in headers.getlist(name)} - {""}) > 1:
+            return name
+    return None
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 

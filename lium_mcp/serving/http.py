@@ -22,6 +22,7 @@ import uvicorn
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import INVALID_REQUEST
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -33,7 +34,7 @@ from lium_mcp import __version__
 from lium_mcp.observing import observe
 from lium_mcp.serving.binding import address_of_listener, check_binding, check_metrics, listen
 from lium_mcp.serving.call_bounds import CallBounds, told
-from lium_mcp.serving.callers import CALLER, Caller, Callers
+from lium_mcp.serving.callers import CALLER, Caller, Callers, doubled_in_headers
 from lium_mcp.serving.door import HEALTH, MESSAGES, READY, found_below, guarded, in_any_form
 from lium_mcp.serving.hangup import Hangups, listening
 from lium_mcp.serving.lium_server import LiumServer
@@ -383,7 +384,8 @@ def _identified(app: ASGIApp, identify: Callable[[Scope], Awaitable[Caller | Res
 
     async def identified(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            caller = await identify(scope)
+            doubled = doubled_in_headers(Headers(scope=scope))
+            caller = _answer_to_doubled(doubled) if doubled else await identify(scope)
             if isinstance(caller, Response):
                 await caller(scope, receive, send)
                 return
@@ -393,3 +395,11 @@ def _identified(app: ASGIApp, identify: Callable[[Scope], Awaitable[Caller | Res
         await app(scope, receive, send)
 
     return identified
+
+
+def _answer_to_doubled(header: str) -> Response:
+    said = (
+        f"The header {header} came more than once, with different values: whose request this is cannot be told, and "
+        "nothing was done. Send it once; a proxy in between may be adding its own"
+    )
+    return JSONResponse({"jsonrpc": "2.0", "id": None, "error": {"code": INVALID_REQUEST, "message": said}}, 400)

@@ -23,7 +23,7 @@ from mcp.types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequ
 from pydantic import ValidationError
 
 from lium_mcp.failures import Failure
-from lium_mcp.guard.confirm import check_answers, unusable_answer
+from lium_mcp.guard.confirm import WaitingForPerson, check_answers, noting_wait, unusable_answer
 from lium_mcp.observing import Work, observed
 from lium_mcp.page import ADDRESS as PAGE_ADDRESS
 from lium_mcp.services.failure_words import as_failure, crashed
@@ -51,6 +51,12 @@ _STOPPED: Final = Failure(
     "This MCP server was stopped during the call.",
     "Look at the state, with list_pods first of all, before doing anything again.",
     effect="What it was to change may have been changed.",
+)
+_STOPPED_READING: Final = Failure("server_stopping", _STOPPED.happened, "Call again when it is back.")
+_STOPPED_ASKING: Final = Failure(
+    "server_stopping",
+    "This MCP server was stopped before the person had answered its question, and sent nothing of what was asked for.",
+    "Call again when it is back: the person is asked anew then.",
 )
 
 # What the official MCP server calls a parameter, where ours has another name: what works there works here.
@@ -129,7 +135,7 @@ class LiumServer(MCPServer[None]):
         """
         if self._stop.asked and (self._has_host or name not in self.readers):
             return render_failure(_STOPPING)
-        with anyio.CancelScope() as call:
+        with anyio.CancelScope() as call, noting_wait() as waiting:
             self._calls[call] = name, asyncio.current_task()
             try:
                 return await self._call_tool(name, arguments, context)
@@ -138,12 +144,16 @@ class LiumServer(MCPServer[None]):
                 if not self._is_cut_off or task is None:
                     raise
                 task.uncancel()
-                return render_failure(_STOPPED)
+                return render_failure(self._stopped(name, waiting))
             finally:
                 del self._calls[call]
                 if self._idle is not None and not self._calls:
                     self._idle.set()
-        return render_failure(_STOPPED)
+        return render_failure(self._stopped(name, waiting))
+
+    def _stopped(self, name: str, waiting: WaitingForPerson) -> Failure:
+        """What to say of a call that ended with the server: only what was carried out may have changed anything."""
+        return _STOPPED_ASKING if waiting.is_so else _STOPPED_READING if name in self.readers else _STOPPED
 
     async def _call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None

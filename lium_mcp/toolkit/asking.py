@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
@@ -26,6 +26,7 @@ from lium_mcp.toolkit.call import Call, Runtime
 
 Asks = Callable[..., Awaitable[Question | None]]
 
+_KEY_PREFIX: Final = "confirm"
 # The SDK tells a tool the answer to a question that came with a later request, but not the question.
 _question: ContextVar[Question | None] = ContextVar("_question", default=None)
 
@@ -73,6 +74,8 @@ def make_resolver(tool: str, asks: Asks, runtime: Runtime, names: Collection[str
     context_parameter = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context[Any, Any])
     resolve.__signature__ = inspect.Signature([context_parameter, *parameters])  # type: ignore[attr-defined]
     resolve.__annotations__ = {"context": Context[Any, Any]}
+    # The SDK makes of these the key of the question, which clients see and servers of other versions are to know.
+    resolve.__module__, resolve.__qualname__ = _KEY_PREFIX, tool
     return resolve
 
 

@@ -170,6 +170,8 @@ def test_all_that_is_wrong_with_the_settings_is_said_at_once(
         "LIUM_MCP_STATE_URL": "mysql://there",
         "LIUM_BASE_URL": "ftp://lium.io",
         "LIUM_MCP_DENY_TOOLS": "rent_pods",
+        "LIUM_MCP_POLICY": "/no/such/policy.toml",
+        "LIUM_MCP_AUDIT_FILE": "/no/such/audit.jsonl",
     }
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)

@@ -952,6 +952,7 @@ async def test_over_stdio_a_person_is_asked(era: str) -> None:
             first_answer = await server.ask({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
             result = first_answer["result"]
             [(key, request)] = result["inputRequests"].items()
+            assert key == "confirm:rent_pod", "of the interface: no refactoring changes it"
             assert 'Rent pod "p": 1x RTX4090' in request["params"]["message"]
             params |= {"inputResponses": {key: answer}, "requestState": result["requestState"]}
             last = await server.ask({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params})

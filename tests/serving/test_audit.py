@@ -12,11 +12,12 @@ import pytest
 
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
 from tests.compat.simulated import Simulated
-from tests.harness import PUBLIC_KEY
+from tests.harness import PUBLIC_KEY, text_of
 from tests.http_server import WAYS, Served, Way, calling, serving
 from tests.orders import CHEAP, account_of_two, look_at_once, order, prices
 from tests.orders import until as until_turned
 from tests.processes import serving as stdio_serving
+from tests.replicas import answer, client_of, put
 from tests.servers import Servers
 from tests.serving.test_http import OTHER_PUBLIC_KEY, RENT, serve_and_fail, until
 from tests.serving.test_logs import called, initialize
@@ -111,6 +112,24 @@ async def test_a_lost_answer_and_a_cancelled_call_are_not_recorded_as_done(
         await caller.raw("remove_pod", pod=rented["pod_id"], wait_seconds=0)
     assert [one["outcome"] for one in records(trail, by="reboot_pod")[1:]] == ["unknown", "cancelled"]
     assert {one["outcome"] for one in records(trail, "sent", "remove_pod")} == {"unknown"}
+
+
+async def test_a_question_is_no_record_and_its_answer_is_one(audited: Served, lium: Simulated, trail: Path) -> None:
+    async with client_of([audited]) as client:
+        await client.call_tool("add_ssh_key", {"name": "laptop", "public_key": PUBLIC_KEY})
+        asked = await put(client, "rent_pod", NOW)
+        assert not records(trail, by="rent_pod"), "nothing was sent"
+        assert not (await answer(client, asked, "rent_pod", NOW)).is_error
+        renting = records(trail, by="rent_pod")
+        assert [one["event"] for one in renting] == ["began", "sent", "rented", "ended"]
+        assert renting[-1]["confirmed"]
+        assert "code: answer_used" in text_of(await answer(client, asked, "rent_pod", NOW))
+        assert records(trail, by="rent_pod") == renting
+        refused = await client.call_tool("remove_pod", {"pod": NOW["name"]})  # the person says no
+        assert "code: not_confirmed" in text_of(refused)
+    assert [(one["event"], one.get("outcome")) for one in records(trail, by="remove_pod")] == [
+        ("began", None), ("ended", "not_confirmed")
+    ]  # fmt: skip
 
 
 async def test_what_is_done_between_calls_is_recorded_by_its_task(

@@ -53,6 +53,24 @@ def ask(http: httpx2.Client, headers: dict[str, str], path: str = "/mcp") -> htt
     return http.post(path, json=body, headers=usual | headers)
 
 
+# --- credentials -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["X-API-Key", "Authorization", "X-Lium-MCP-Token"])
+def test_two_credentials_of_one_kind_are_refused_and_the_same_one_twice_is_one(http: httpx2.Client, name: str) -> None:
+    first, second = (f"{'Bearer ' if name == 'Authorization' else ''}sk_{key}" for key in ("one", "two"))
+    sent = [("Accept", STREAMS_TOO), ("MCP-Protocol-Version", MODERN_VERSION), ("Mcp-Method", "tools/list")]
+    meta = tool_call("", {}, modern=True)["params"]["_meta"]
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
+    for path in ("/mcp", "/lium/mcp", "/sse"):
+        refused = http.post(path, json=body, headers=[*sent, (name, first), (name, second)])
+        assert refused.status_code == 400
+        said = refused.json()["error"]["message"]
+        assert said.startswith(f"The header {name} came more than once, with different values")
+        assert "sk_" not in said
+    assert http.post("/mcp", json=body, headers=[*sent, (name, first), (name, first)]).status_code == 200
+
+
 # --- web pages -------------------------------------------------------------------------------------------------------
 
 

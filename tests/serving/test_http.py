@@ -17,6 +17,8 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from lium_mcp import __version__
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY
@@ -27,7 +29,7 @@ from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.settings import Settings
 from lium_mcp.values import SettingsError
 from tests.compat.simulated import Simulated, simulating
-from tests.harness import PUBLIC_KEY
+from tests.harness import PUBLIC_KEY, Person, text_of
 from tests.http_server import (
     LEGACY_VERSION,
     MODERN_VERSION,
@@ -903,8 +905,29 @@ async def test_calls_that_lium_does_not_answer_are_told_of_the_end(stoppable: Se
         reading = asyncio.create_task(caller.refused("get_balance"))
         await until(lambda: lium.requests("GET", "/users/me"))
         stopping = asyncio.create_task(asyncio.to_thread(stoppable.stop))
-        assert (await reading)[0] == "server_stopping"
+        code, said = await reading
+        assert code == "server_stopping"
+        assert "Nothing was changed." in said, "it only reads"
         assert await stopping == 0
+
+
+async def test_what_waits_for_a_person_is_told_that_nothing_was_sent(stoppable: Served, lium: Simulated) -> None:
+    person = Person(None)
+    async with (
+        httpx2.AsyncClient(headers=MINE, timeout=60, trust_env=False) as http,
+        Client(
+            streamable_http_client(f"{stoppable.url}/mcp", http_client=http), mode="legacy", elicitation_callback=person
+        ) as client,
+    ):
+        await client.call_tool("add_ssh_key", {"name": "laptop", "public_key": PUBLIC_KEY})
+        renting = asyncio.create_task(client.call_tool("rent_pod", RENT))
+        await until(lambda: bool(person.questions))
+        stopping = asyncio.create_task(asyncio.to_thread(stoppable.stop))
+        said = text_of(await renting)
+        assert await stopping == 0
+    assert "sent nothing of what was asked for" in said
+    assert "Nothing was changed." in said
+    assert not lium.state()["rents"]
 
 
 async def test_a_rent_that_lium_does_not_answer_is_named_in_the_log(stoppable: Served, lium: Simulated) -> None:

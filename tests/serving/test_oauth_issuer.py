@@ -345,3 +345,19 @@ async def test_all_that_is_missing_is_said_at_once() -> None:
     assert status == 2
     assert "LIUM_MCP_PUBLIC_URL: it is missing" in said
     assert "LIUM_MCP_OAUTH_HOOK: the function" in said
+
+
+async def test_what_a_login_lacks_is_said_beside_what_else_is_wrong() -> None:
+    wrong = {"LIUM_MCP_PORT": "http", "LIUM_MCP_POLICY": "/no/such/policy.toml", "LIUM_MCP_MAX_POD": "3"}
+    status, _, said = await run("serve", "--transport", "http", "--oauth", "lium", **wrong)
+    assert status == 2
+    for name in (*wrong, "LIUM_MCP_PUBLIC_URL", "LIUM_MCP_OAUTH_KEYS"):
+        assert said.count(f"{name}: ") == 1, name
+
+
+async def test_what_depends_on_a_setting_that_cannot_be_read_is_not_judged() -> None:
+    wrong = {"LIUM_MCP_PUBLIC_URL": "gpu", "LIUM_MCP_BUDGET_USD": "much", "LIUM_MCP_BUDGET_SINCE": "2026-11-01"}
+    status, _, said = await run("serve", "--transport", "http", "--oauth", "lium", **wrong)
+    assert status == 2
+    assert [said.count(f"{name}: ") for name in wrong] == [1, 1, 0]
+    assert "missing" not in said
