@@ -28,8 +28,7 @@ MODERN_VERSION: Final = "2026-07-28"
 LEGACY_VERSION: Final = "2025-11-25"
 # Of which an idle machine needs a tenth.
 STOP_SECONDS: Final = 30
-# A thread of the server writes what is logged, a moment after it.
-_LOG_SECONDS: Final = 0.05
+_LOG_SECONDS: Final = 60
 _EVERY_ANSWER: Final = "application/json, text/event-stream"
 
 
@@ -43,9 +42,19 @@ class Served:
     first_words: str
 
     def stderr(self) -> str:
-        if self.process.poll() is None:
-            time.sleep(_LOG_SECONDS)
+        """What it has said so far: all of it once it has ended, and before that all but what was logged just now."""
         return self.log.read_text()
+
+    def says(self, words: str, *, times: int = 1) -> str:
+        """Wait until it has said some words so many times; all that it has said then.
+
+        A thread of the server writes what is logged, a moment later.
+        """
+        deadline = time.monotonic() + _LOG_SECONDS
+        while (said := self.stderr()).count(words) < times:
+            assert time.monotonic() < deadline, f"{words!r} is not in the log: {said}"
+            time.sleep(0.01)
+        return said
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status; one that does not end fails."""

@@ -6,6 +6,7 @@ a supervisor would see to.
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from lium_mcp.rentals import LazyLedger, Task, read_claimant
 from tests.compat.simulated import SimulatedElsewhere, simulating_elsewhere
 from tests.deployment import MINE, OWN, Deployment, deployed
 from tests.harness import PUBLIC_KEY, Person, text_of
-from tests.http_server import WAYS, Way, calling
+from tests.http_server import WAYS, Served, Way, calling
 from tests.postgres import Postgres
 from tests.replicas import answer, put
 
@@ -84,13 +85,18 @@ class Site:
         return [row for row in requests if row["method"] == method and re.fullmatch(pattern, row["path"])]
 
     def at_work(self, tool: str) -> int:
-        """The number of the replica that has a call of a tool, by its audit trail."""
-        [number] = [
-            number
-            for number, replica in enumerate(self.deployment.replicas)
-            if replica.process.poll() is None and _begun(replica.stderr(), tool) - _ended(replica.stderr(), tool)
-        ]
-        return number
+        """The number of the replica that has a call of a tool, by its audit trail, which is written a moment later."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            found = [
+                number
+                for number, replica in enumerate(self.deployment.replicas)
+                if replica.process.poll() is None and _at_work(replica.stderr(), tool)
+            ]
+            if len(found) == 1:
+                return found[0]
+            assert time.monotonic() < deadline, f"{tool} is at work at {found}"
+            time.sleep(0.01)
 
     async def owner(self) -> int:
         """The number of the replica that has claimed the newest task; the claim of a dead one is soon another's."""
@@ -142,12 +148,10 @@ class Site:
         assert len([backup for backup in self.lium.state()["backups"] if backup["pod_id"] == pod_id]) == 1
 
 
-def _begun(log: str, tool: str) -> set[str]:
-    return set(re.findall(rf'event="began" act="(\w+)" by="{tool}"', log))
-
-
-def _ended(log: str, tool: str) -> set[str]:
-    return set(re.findall(rf'event="ended" act="(\w+)" by="{tool}"', log))
+def _at_work(log: str, tool: str) -> set[str]:
+    """The acts of a tool that have begun and not ended."""
+    begun, ended = (set(re.findall(rf'event="{event}" act="(\w+)" by="{tool}"', log)) for event in ("began", "ended"))
+    return begun - ended
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -296,11 +300,8 @@ async def test_the_answer_to_a_question_of_a_dead_replica_acts_at_the_other_and_
     arguments = {"pod": name, "wait_seconds": 0}
     async with asked_by(site.deployment.url, Person("no")) as client:
         asked = await put(client, "reboot_pod", arguments)
-        [asker] = [
-            n
-            for n, replica in enumerate(site.deployment.replicas)
-            if "tool=reboot_pod outcome=asked" in replica.stderr()
-        ]
+        await until(lambda: any(has_asked(replica) for replica in site.deployment.replicas))
+        [asker] = [number for number, replica in enumerate(site.deployment.replicas) if has_asked(replica)]
         site.kill(asker)
         is_held = site.hold("POST", "/pods/*/reboot", "answer")
         answering = asyncio.create_task(answer(client, asked, "reboot_pod", arguments))
@@ -314,6 +315,10 @@ async def test_the_answer_to_a_question_of_a_dead_replica_acts_at_the_other_and_
         assert "code: answer_used" in text_of(refused)
         assert site.sent("POST", f"/pods/{pod_id}/reboot") == 1
         await put(client, "reboot_pod", arguments)
+
+
+def has_asked(replica: Served) -> bool:
+    return "tool=reboot_pod outcome=asked" in replica.stderr()
 
 
 async def running_pod(site: Site) -> tuple[str, str]:

@@ -167,6 +167,7 @@ async def test_a_file_that_cannot_be_written_fails_no_call_and_loses_no_record(
         os.unlink(trail)  # noqa: PTH108 - as above
         os.mkdir(trail)  # noqa: PTH102 - as above
         await caller.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+    assert audited.stop() == 0
     log = audited.stderr()
     assert "ERROR lium_mcp.serving.audit_file LIUM_MCP_AUDIT_FILE cannot be written" in log
     assert 'event="ended"' in log

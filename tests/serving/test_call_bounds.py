@@ -64,7 +64,7 @@ async def test_its_status_says_so_too(few: Served, lium: Wire) -> None:
     assert 1 <= int(refused.headers["Retry-After"]) <= 20
     assert "call again in" in refused.json()["error"]["message"]
     assert len(lium.requests) == asked
-    assert few.stderr().count("A call was refused") == 1
+    assert few.says("A call was refused").count("A call was refused") == 1
 
 
 async def test_who_shows_no_key_is_counted_by_the_address(few: Served) -> None:

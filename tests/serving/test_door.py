@@ -131,7 +131,7 @@ def test_who_is_refused_reads_which_setting_does_it(served: Served, http: httpx2
         assert answer.status_code == status
         assert "LIUM_MCP_ALLOWED_HOST (" in answer.text
         assert host not in answer.text
-    assert "none of LIUM_MCP_ALLOWED_HOST" in served.stderr()
+    served.says("none of LIUM_MCP_ALLOWED_HOST")
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------

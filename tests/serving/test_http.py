@@ -468,7 +468,7 @@ def test_the_token_is_made_once_and_shown_once(lium: Simulated, tmp_path: Path) 
         token = path.read_text().strip()
         assert path.stat().st_mode & 0o777 == 0o600
         assert len(token) > 40
-        assert first.stderr().count(token) == 1
+        assert first.says(token).count(token) == 1
         assert str(path) in first.first_words
         assert token not in elsewhere.stderr()
         assert "balance_usd" in post_call(first.url, "get_balance", {"X-Lium-MCP-Token": token}).text

@@ -33,7 +33,7 @@ def counted(lium: Simulated, tmp_path: Path) -> Iterator[Served]:
 
 
 def address(served: Served) -> str:
-    found = re.search(r"Serving (http://\S+/metrics)", served.stderr())
+    found = re.search(r"Serving (http://\S+/metrics)", served.says("/metrics"))
     assert found
     return found[1]
 

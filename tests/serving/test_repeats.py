@@ -1,7 +1,6 @@
 """The same question again over HTTP: the same answer, counted and bounded as any, and never one that is out of date."""
 
 import asyncio
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -71,7 +70,8 @@ def test_what_was_just_asked_is_answered_again_and_counted_as_any_call(server: S
     assert len({answer.headers["x-request-id"] for answer in answers}) == TIMES
     assert 0 < repeats(server) < TIMES
     assert value(read(server), "lium_mcp_calls_total", tool=tool, outcome="ok") == TIMES
-    assert len(re.findall(rf"tool={tool} outcome=ok", server.stderr())) == TIMES
+    logged = f"tool={tool} outcome=ok"
+    assert server.says(logged, times=TIMES).count(logged) == TIMES
 
 
 def test_what_is_no_call_is_no_call_the_second_time_either(server: Served) -> None:

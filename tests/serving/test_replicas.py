@@ -207,8 +207,7 @@ async def test_without_a_common_secret_only_the_process_that_asked_takes_the_ans
                 await answer(answering, asked, "reboot_pod", arguments)
             done = await answer(asking, asked, "reboot_pod", arguments)
             assert not done.is_error, text_of(done)
-        assert "only this process takes the answers" in one.stderr()
-        assert "LIUM_MCP_STATE_KEYS" in one.stderr()
+        assert "LIUM_MCP_STATE_KEYS" in one.says("only this process takes the answers")
 
 
 async def test_what_a_template_runs_is_agreed_to_at_whichever_replica(three: list[Served], lium: Simulated) -> None:
@@ -288,8 +287,7 @@ async def test_replicas_whose_ledger_is_a_file_are_told_what_that_is_good_for(li
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     for setting in ({"LIUM_MCP_STATE_KEYS": STATE_KEY}, {"LIUM_MCP_REPLICA": "gpu-1"}):
         with serving(tmp_path / "one", LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url, **setting) as server:
-            said = server.stderr()
-        assert f"{next(iter(setting))} is for several replicas" in said
+            said = server.says(f"{next(iter(setting))} is for several replicas")
         assert str(tmp_path / "ledger.db") in said
         assert "set LIUM_MCP_STATE_URL to a PostgreSQL database" in said
     with serving(tmp_path / "two", LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url) as server:
