@@ -28,7 +28,7 @@ MODERN_VERSION: Final = "2026-07-28"
 LEGACY_VERSION: Final = "2025-11-25"
 # Of which an idle machine needs a tenth.
 STOP_SECONDS: Final = 30
-_LOG_SECONDS: Final = 60
+LOG_SECONDS: Final = 60
 _EVERY_ANSWER: Final = "application/json, text/event-stream"
 
 
@@ -50,7 +50,7 @@ class Served:
 
         A thread of the server writes what is logged, a moment later.
         """
-        deadline = time.monotonic() + _LOG_SECONDS
+        deadline = time.monotonic() + LOG_SECONDS
         while (said := self.stderr()).count(words) < times:
             assert time.monotonic() < deadline, f"{words!r} is not in the log: {said}"
             time.sleep(0.01)

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import httpx2
 
-from tests.http_server import MODERN_VERSION, STOP_SECONDS, variables
+from tests.http_server import LOG_SECONDS, MODERN_VERSION, STOP_SECONDS, variables
 
 _WAY_IN: Final = re.compile(r"(http://127\.0\.0\.1:\d+)/#token=(\S+)")
 _EVERY_ANSWER: Final = "application/json, text/event-stream"
@@ -45,6 +46,14 @@ class Shown:
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+    def says(self, words: str) -> str:
+        """Wait until it has logged some words, which a thread of it writes; all that it has logged then."""
+        deadline = time.monotonic() + LOG_SECONDS
+        while words not in (log := self.log):
+            assert time.monotonic() < deadline, f"{words!r} is not in the log: {log}"
+            time.sleep(0.01)
+        return log
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Send a signal and return the exit status; taking longer than promised fails."""
