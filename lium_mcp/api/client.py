@@ -17,6 +17,7 @@ from lium_mcp.api.fields import ApiModel, ApiTuple
 from lium_mcp.api.logins import Logins
 from lium_mcp.api.machines import Machines
 from lium_mcp.api.network import Network
+from lium_mcp.api.permits import Permit
 from lium_mcp.api.pods.calls import Pods
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.restores import Restores
@@ -89,14 +90,20 @@ class LiumClient:
         self.account = AccountCalls(wire)
         self.logins = Logins(wire)
 
-    def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> Self:
+    def for_key(
+        self,
+        api_key: str | None,
+        key_place: str = "",
+        no_key_because: str | None = None,
+        permit: Permit | None = None,
+    ) -> Self:
         """Return a client of another account over the same connections; closing this one closes both.
 
         `key_place` says where the key is from. Without a key the client reads only what is open to all; its refusals
-        of anything else carry the hint `no_key_because`.
+        of anything else carry the hint `no_key_because`. `permit` is asked before each change.
         """
         # What the server can do does not depend on who asks.
-        return self._over(self._wire.for_key(api_key, key_place, no_key_because), self._features)
+        return self._over(self._wire.for_key(api_key, key_place, no_key_because, permit), self._features)
 
     @classmethod
     def _over(cls, wire: Wire, features: frozenset[str] | None) -> Self:

@@ -220,6 +220,21 @@ class AuthenticationFailed(LiumError):
         )
 
 
+class LoginEnded(LiumError):
+    """The login over HTTP that a key is of has ended; nothing was sent."""
+
+    _advice = "Have the user log in at this server again, and call again if it is still wanted."
+
+    def __init__(self, message: str = "The login that this call acted for has ended meanwhile.") -> None:
+        super().__init__(message)
+
+
+class LoginNotTold(LiumError):
+    """Whether the login over HTTP that a key is of still counts cannot be looked up now; nothing was sent."""
+
+    _advice = "Call again in a moment; the person who runs this server has to look at its ledger if that goes on."
+
+
 class BudgetExceeded(LiumError):
     """The key's own budget refuses the request (402)."""
 

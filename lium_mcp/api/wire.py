@@ -37,6 +37,7 @@ from lium_mcp.api.errors import (
 )
 from lium_mcp.api.lines import Newest, Tail, sized_lines
 from lium_mcp.api.network import not_connected
+from lium_mcp.api.permits import Permit, refuse_forbidden
 from lium_mcp.api.pool import Pool
 from lium_mcp.api.retries import Repeat, repeating
 from lium_mcp.api.shared_readings import NOBODY, Listener, Reading, SharedReadings, note_read_anew
@@ -102,6 +103,7 @@ class Wire:
         max_response_bytes: int,
         key_place: str = "",
         no_key_because: str | None = None,
+        permit: Permit | None = None,
     ) -> None:
         self._base = check_base_url(base_url)
         self._api_key = _sendable_key(api_key)
@@ -114,6 +116,7 @@ class Wire:
         self._pool = pool
         self._key_place = key_place
         self._no_key_because = no_key_because
+        self._permit = permit
         self.key_refused_at: datetime | None = None
 
     @property
@@ -139,7 +142,13 @@ class Wire:
         """Return the API's idea of now: the local clock corrected by the `Date` of the newest answer."""
         return self._clock.now() + self._pool.clock_correction
 
-    def for_key(self, api_key: str | None, key_place: str = "", no_key_because: str | None = None) -> "Wire":
+    def for_key(
+        self,
+        api_key: str | None,
+        key_place: str = "",
+        no_key_because: str | None = None,
+        permit: Permit | None = None,
+    ) -> "Wire":
         """Return a wire to the same address for another key, or for none; the two share only the pool."""
         return Wire(
             api_key=api_key,
@@ -150,6 +159,7 @@ class Wire:
             max_response_bytes=self._max_response_bytes,
             key_place=key_place,
             no_key_because=no_key_because,
+            permit=permit,
         )
 
     async def share_public(
@@ -250,6 +260,8 @@ class Wire:
             asked_at, started = self.now(), self._clock.monotonic()
             with told(method, path) as work, self._failures(mutates=mutates), anyio.fail_after(seconds):
                 async with self._turn(request):
+                    if mutates:
+                        await refuse_forbidden(self._permit)
                     response, rewritten = await self._send(request, mutates=mutates)
                     # The answer may have corrected the clock: of two times for that moment, the earlier claims less.
                     asked_at = min(asked_at, self.now() - timedelta(seconds=self._clock.monotonic() - started))

@@ -248,9 +248,11 @@ class AccountRents:
 
         Raises:
             AccountUnknown: Lium does not say which account the key acts for.
+            LoginEnded: the login that the key is of has ended.
             LedgerUnavailable: it could not be kept.
         """
-        await self._ledger.open().admit_extension(await self._identity.learn(), extension, judge)
+        account, login_id = await self._identity.learn(), self._identity.login_id
+        await self._ledger.open().admit_extension(account, extension, judge, login_id=login_id)
 
     async def forget_extension(self, pod_id: str) -> None:
         """Delete a pod's admitted extension: Lium refused it, or the pod is to end earlier."""
@@ -297,11 +299,19 @@ class AccountRents:
 
         Returns:
             False where it must not: it was closed meanwhile, or nothing could be written.
+
+        Raises:
+            LoginEnded: the login that it is for has ended.
         """
         values: dict[str, Any] = {"created_at": begun.created_at, "known_pod_ids": list(begun.known_pod_ids)}
         try:
             return await self._ledger.open().change(
-                admitted, "sending", now=self._now(), only_from={"admitted"}, **values
+                admitted,
+                "sending",
+                now=self._now(),
+                only_from={"admitted"},
+                login_id=self._identity.login_id,
+                **values,
             )
         except LedgerUnavailable as error:
             log.warning("The rent of %r does not leave, since the ledger cannot note it: %s", admitted.pod_name, error)

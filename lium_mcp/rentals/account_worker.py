@@ -55,6 +55,7 @@ class AccountWorker:
 
         Raises:
             AccountUnknown: nothing was written.
+            LoginEnded: nothing was written.
             LiumError: nothing was written.
             LedgerUnavailable: nothing was written.
         """
@@ -71,7 +72,7 @@ class AccountWorker:
             next_at=now + delay,
             by_login=self._identity.is_login,
         )
-        written, is_new = await self._worker.ledger.tasks().add(task, check)
+        written, is_new = await self._worker.ledger.tasks().add(task, check, login_id=self._identity.login_id)
         self._worker.look()
         return written, is_new
 

@@ -145,6 +145,7 @@ class Admission:
             PodNameTaken: a pod of one of the names lives, and another request rented it, or a standing order waits.
             RentUnsettled: an earlier rent is not settled.
             AccountUnknown: Lium does not say which account the key acts for.
+            LoginEnded: the login that the key is of has ended.
             LedgerUnavailable: they could not be written down.
             LiumError: the pods could not be listed.
         """
@@ -194,7 +195,7 @@ class Admission:
                 raise RentUnsettled(others, in_flight=True)
             judge(pods, entries, extensions)
 
-        [admitted] = await self._ledger.open().admit([entry], check)
+        [admitted] = await self._ledger.open().admit([entry], check, login_id=self._identity.login_id)
         return admitted
 
     def refuse_lost(self, entries: Sequence[Entry]) -> None:
@@ -215,7 +216,7 @@ class Admission:
                 raise _InFlight
             judge(pods, entries, extensions)
 
-        return await self._ledger.open().admit(wanted, check)
+        return await self._ledger.open().admit(wanted, check, login_id=self._identity.login_id)
 
     async def _wait_for_others(self, account: str, seconds: float) -> None:
         """Wait, without asking Lium, until no server waits for the answer to a rent of the account.

@@ -17,7 +17,7 @@ import anyio.lowlevel
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
-from lium_mcp.api.errors import LiumError, RentOutcomeUnknown
+from lium_mcp.api.errors import LiumError, LoginEnded, RentOutcomeUnknown
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.admission import Admission, FindJudge
 from lium_mcp.rentals.entries import Entry
@@ -165,6 +165,8 @@ class Batches:
                 rent.failure = None
             except (RentOutcomeUnknown, NotSent) as failure:
                 rent.failure = failure
+            except LoginEnded as ended:
+                rent.failure = NotSent(str(ended).rstrip("."))
             except LiumError as refusal:
                 rent.failure = refusal
                 if is_of_its_node(refusal) and await self._has_another(rent, refusal, rents, find_judge, find_another):
@@ -176,6 +178,7 @@ class Batches:
 
         Raises:
             NotSent: another server has taken this one for gone, or it could not be written.
+            LoginEnded: the login that it is for has ended.
         """
         # Of what the batch has made by now, nothing is this one's.
         made = [pod_id for rent in rents if rent.rental is not None for pod_id in rent.rental.pod_ids]

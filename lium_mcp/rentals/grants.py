@@ -7,7 +7,7 @@ SQLAlchemy, as with the ledger itself.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
@@ -21,6 +21,8 @@ TokenKind = Literal["code", "access", "refresh"]
 
 MOST_CLIENTS: Final = 10_000
 _MOST_LISTED: Final = 1_000
+_AGAIN: Final = timedelta(seconds=60)
+"""So long after its use a refresh token may come again: its answer was lost, or two programs renew a login at once."""
 # Each is a key that a person agreed to; the newest serve.
 _MOST_OF_ACCOUNT: Final = 50
 
@@ -86,7 +88,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class GrantToken:
-    """A token of a grant, by its digest; `terms` are those under which it was given."""
+    """A token of a grant, by its digest; `terms` are those under which it was given, and in whose place (`after`)."""
 
     digest: str
     grant_id: str
@@ -178,7 +180,8 @@ class Grants:
 
         def work(connection: Connection) -> bool:
             own = LOGINS.c.ticket == login.ticket, LOGINS.c.status == "agreed"
-            if connection.execute(update(LOGINS).where(*own).values(status="over")).rowcount != 1:
+            over = {"status": "over", "request": {}}  # nothing of it is needed any more
+            if connection.execute(update(LOGINS).where(*own).values(over)).rowcount != 1:
                 return False
             connection.execute(insert(GRANT_TOKENS).values(_row(code)))
             return True
@@ -203,14 +206,19 @@ class Grants:
     async def exchange(self, used: GrantToken, tokens: Sequence[GrantToken], *, sealed: str, now: datetime) -> bool:
         """Give tokens in the place of one, which is used up; whether this call did.
 
-        One that was used before has been stolen, by whoever comes first or second: the grant ends.
+        One that was used before has been stolen, by whoever comes first or second: the grant ends. But for a refresh
+        token that was used just now, if none of those given in its place has been: then more are given.
         """
         until = max(token.until for token in tokens)
 
         def work(connection: Connection) -> bool:
             _delete_what_is_over(connection, now)
-            own = GRANT_TOKENS.c.digest == used.digest, GRANT_TOKENS.c.used_at.is_(None)
-            if connection.execute(update(GRANT_TOKENS).where(*own).values(used_at=now)).rowcount != 1:
+            self._database.take_turn(connection, f"login {used.grant_id}")
+            own = GRANT_TOKENS.c.digest == used.digest
+            # Of what the client asked for when it began, a code that is used up needs nothing.
+            terms = {name: used.terms[name] for name in ("resource", "after") if name in used.terms}
+            first = update(GRANT_TOKENS).where(own, GRANT_TOKENS.c.used_at.is_(None)).values(used_at=now, terms=terms)
+            if connection.execute(first).rowcount != 1 and not _may_come_again(connection, used, now):
                 _end(connection, used.grant_id)
                 return False
             connection.execute(insert(GRANT_TOKENS), [_row(token) for token in tokens])
@@ -221,6 +229,11 @@ class Grants:
             return True
 
         return await self._database.run(work)
+
+    async def stands(self, grant_id: str) -> bool:
+        """Whether a grant counts."""
+        found = select(GRANTS.c.id).where(GRANTS.c.id == grant_id, GRANTS.c.until > datetime.now(UTC))
+        return await self._database.read(lambda connection: connection.execute(found).first() is not None)
 
     async def end(self, grant_id: str) -> None:
         """End a grant: nothing of it stays, and no token of it counts any more."""
@@ -237,6 +250,20 @@ class Grants:
         found = select(GRANTS).where(GRANTS.c.until > now).order_by(GRANTS.c.created_at.desc()).limit(_MOST_LISTED)
         rows = await self._database.read(lambda connection: connection.execute(found).all())
         return [Grant(**_values(row, Grant)) for row in rows]
+
+
+def may_come_again(used: GrantToken, now: datetime) -> bool:
+    """Whether a token that was used was so just now, as a refresh token may be twice."""
+    return used.kind == "refresh" and used.used_at is not None and now - used.used_at <= _AGAIN
+
+
+def _may_come_again(connection: Connection, used: GrantToken, now: datetime) -> bool:
+    row = connection.execute(select(GRANT_TOKENS).where(GRANT_TOKENS.c.digest == used.digest)).one_or_none()
+    if row is None or not may_come_again(GrantToken(**_values(row, GrantToken)), now):
+        return False
+    in_its_place = GRANT_TOKENS.c.terms["after"].as_string() == used.digest
+    renewed = select(GRANT_TOKENS.c.digest).where(in_its_place, GRANT_TOKENS.c.used_at.is_not(None))
+    return connection.execute(renewed.where(GRANT_TOKENS.c.grant_id == used.grant_id)).first() is None
 
 
 def _end(connection: Connection, grant_id: str) -> None:

@@ -27,18 +27,24 @@ class Identity:
 
     Attributes:
         key_tag: Stands for the key in the ledger.
-        is_login: It is the key of a login that is kept, so that a server may act with it between calls.
+        login_id: The login that is kept and whose key it is: while that counts, a server may act with it between calls,
+            and once it has ended nothing is rented with it. None for a key of another kind.
     """
 
-    def __init__(self, lium: LiumClient, ledger: LazyLedger, tag: str, *, is_login: bool = False) -> None:
+    def __init__(self, lium: LiumClient, ledger: LazyLedger, tag: str, *, login_id: str | None = None) -> None:
         """Take the API client with the key, the ledger, and the tag that stands for the key there."""
         self._lium = lium
         self._ledger = ledger
         self.key_tag = tag
-        self.is_login = is_login
+        self.login_id = login_id
         self._account: str | None = None
         self._learning = anyio.Lock()
         self._heard: str | None = None
+
+    @property
+    def is_login(self) -> bool:
+        """Whether it is the key of a login that is kept."""
+        return self.login_id is not None
 
     async def learn(self) -> str:
         """The account that the key acts for: as the ledger has it, else as `GET /users/me` says it now.

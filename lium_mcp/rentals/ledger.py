@@ -28,7 +28,7 @@ from lium_mcp.rentals.entries import (
     TaskOver,
     is_expired,
 )
-from lium_mcp.rentals.logged_in import has_login
+from lium_mcp.rentals.logged_in import has_login, refuse_ended
 from lium_mcp.rentals.tables import ACCOUNTS, EXTENSIONS, MAY_HAVE_RENTED, OPEN, OPEN_TASK, RENTALS, TASKS, storable
 
 KEPT_FOR: Final = timedelta(days=90)
@@ -100,13 +100,16 @@ class Ledger:
 
         return await self.database.run(work)
 
-    async def admit(self, entries: Sequence[Entry], check: StandingCheck) -> list[Entry]:
+    async def admit(
+        self, entries: Sequence[Entry], check: StandingCheck, *, login_id: str | None = None
+    ) -> list[Entry]:
         """Write new rents of an account, unless `check` raises when it sees its open ones and its admitted extensions.
 
         All are written, or none, in the transaction of the check, which no other server's admission interleaves. It
         also deletes the account's rents that were closed more than `KEPT_FOR` ago.
 
         Raises:
+            LoginEnded: they are for a login that has ended.
             TaskOver: one is for a task that is over.
             PodNameTaken: as `refuse_ordered`, but for the order that a rent is for.
             LedgerUnavailable: nothing was written.
@@ -115,6 +118,7 @@ class Ledger:
 
         def work(connection: Connection) -> list[Entry]:
             self.database.take_turn(connection, account)
+            refuse_ended(connection, login_id)
             check(open_entries_of(connection, account), _extensions(connection, account))
             for entry in entries:
                 _check_task(connection, entry.task_id)
@@ -136,15 +140,19 @@ class Ledger:
         """
         await self.database.read(lambda connection: _refuse_ordered(connection, account, pod_names, now=now))
 
-    async def admit_extension(self, account: str, extension: Extension, check: StandingCheck) -> None:
+    async def admit_extension(
+        self, account: str, extension: Extension, check: StandingCheck, *, login_id: str | None = None
+    ) -> None:
         """Write that a pod may live until a later time, unless `check` raises; both in one transaction, as in `admit`.
 
         Raises:
+            LoginEnded: it is for a login that has ended.
             LedgerUnavailable: nothing was written.
         """
 
         def work(connection: Connection) -> None:
             self.database.take_turn(connection, account)
+            refuse_ended(connection, login_id)
             check(open_entries_of(connection, account), _extensions(connection, account))
             own = EXTENSIONS.c.account == account
             old = EXTENSIONS.c.admitted_at < extension.admitted_at - _EXTENSIONS_KEPT_FOR
@@ -265,6 +273,7 @@ class Ledger:
         now: datetime,
         only_from: Collection[Status] | None = None,
         only_if: Mapping[str, Any] | None = None,
+        login_id: str | None = None,
         **values: Any,  # noqa: ANN401 - columns of the table
     ) -> bool:
         """Set the status of an open rent, and other columns with it.
@@ -273,6 +282,7 @@ class Ledger:
             False where it is closed, its status is not in `only_from`, or its values are not those of `only_if`.
 
         Raises:
+            LoginEnded: it is for a login that has ended.
             LedgerUnavailable: nothing was written.
         """
         values |= {"status": status}
@@ -291,6 +301,7 @@ class Ledger:
             wanted &= RENTALS.c[name] == value
 
         def work(connection: Connection) -> bool:
+            refuse_ended(connection, login_id)
             return connection.execute(update(RENTALS).where(wanted).values(values)).rowcount > 0
 
         return await self.database.run(work)

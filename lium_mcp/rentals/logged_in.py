@@ -1,4 +1,4 @@
-"""Whether somebody is logged in for an account: what servers do for callers who log in belongs to the account.
+"""Whether a login counts, and whether somebody is logged in for an account: what is done between calls belongs to that.
 
 Logins are kept by the clocks of this ledger's servers, and not by Lium's.
 """
@@ -6,8 +6,9 @@ Logins are kept by the clocks of this ledger's servers, and not by Lium's.
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, Connection, or_, select
 
+from lium_mcp.api.errors import LoginEnded
 from lium_mcp.rentals.tables import ACCOUNTS, GRANTS
 
 
@@ -20,3 +21,14 @@ def of_account(account: ColumnElement[Any] | str) -> ColumnElement[bool]:
 def has_login(account: ColumnElement[Any]) -> ColumnElement[bool]:
     """The condition that an account has a login that counts."""
     return select(GRANTS.c.id).where(of_account(account)).correlate_except(GRANTS).exists()
+
+
+def refuse_ended(connection: Connection, login_id: str | None) -> None:
+    """Refuse what a login is for that has ended, where it is for one; it does not end before the transaction does.
+
+    Raises:
+        LoginEnded: it has.
+    """
+    stands = select(GRANTS.c.id).where(GRANTS.c.id == login_id, GRANTS.c.until > datetime.now(UTC))
+    if login_id is not None and connection.execute(stands.with_for_update(read=True)).first() is None:
+        raise LoginEnded

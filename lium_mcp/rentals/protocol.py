@@ -248,6 +248,7 @@ class Renter:
             RentUnsettled: an earlier rent is not settled; nothing was sent.
             TaskOver: the task that it is for is over; nothing was sent.
             AccountUnknown: Lium does not say which account the key acts for; nothing was sent.
+            LoginEnded: the login that the key is of has ended; nothing was sent.
             LedgerUnavailable: the rent could not be written down; nothing was sent.
             RentOutcomeUnknown: the request left and nothing proves what became of it.
             LiumError: a definite refusal; nothing was rented.
@@ -287,7 +288,7 @@ class Renter:
             find_another: Finds what may be rented in place of one that Lium refused, for no more.
 
         Raises:
-            PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `rent`, and none was sent.
+            PodNameTaken, RentUnsettled, AccountUnknown, LedgerUnavailable, LiumError: as `rent`; none is sent.
         """
         entries = [
             replace(self._entry(one.order, asked, one.price_per_hour_usd, one.expected, one.hours), status="admitted")

@@ -9,6 +9,7 @@ from typing import Final
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.errors import LiumError
+from lium_mcp.api.permits import undoing
 from lium_mcp.api.pods.models import Pod, PodDetail, own_events
 
 REMOVAL_TOLERANCE: Final = timedelta(minutes=2)
@@ -35,7 +36,8 @@ async def keep_removal_time(
     # A time that is over by now is refused, and setting a later one again and again would put it off for ever.
     if _holds(pod, max(due, lium.now())):
         return None, pod.is_ready
-    await lium.pods.schedule_removal(pod.id, at=max(due, lium.now() + _AT_ONCE))
+    with undoing():
+        await lium.pods.schedule_removal(pod.id, at=max(due, lium.now() + _AT_ONCE))
     newest = await lium.pods.get(pod.id)
     return newest, newest.is_ready and _holds(newest, max(due, lium.now()))
 

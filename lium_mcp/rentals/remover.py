@@ -14,6 +14,7 @@ import anyio
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LiumError, NotFound
+from lium_mcp.api.permits import undoing
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.api.retries import Repeat
 from lium_mcp.rentals.account_rents import AccountRents
@@ -149,13 +150,15 @@ class Remover:
                 return True
         asked_at = self._lium.now()
         try:
-            await self._lium.pods.remove(pod_id)
+            with undoing():
+                await self._lium.pods.remove(pod_id)
         except NotFound:
             if asked_at - known_since <= LISTED_WITHIN:
                 raise
         except LiumError as error:
             log.warning("Removing pod %r was refused for now: %s", pod_id, error)
             if schedule:  # this process may not live until the pod can be removed
-                await self._lium.pods.schedule_removal(pod_id, at=self._lium.now() + _REMOVE_AFTER)
+                with undoing():
+                    await self._lium.pods.schedule_removal(pod_id, at=self._lium.now() + _REMOVE_AFTER)
             return False
         return True

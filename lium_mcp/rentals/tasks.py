@@ -17,7 +17,7 @@ from lium_mcp.rentals.claimants import new_claim_id, read_claimant
 from lium_mcp.rentals.database import Database
 from lium_mcp.rentals.entries import Entry, Task, TaskKind, TaskOutcome, is_expired
 from lium_mcp.rentals.ledger import KEPT_FOR, open_entries_of
-from lium_mcp.rentals.logged_in import has_login
+from lium_mcp.rentals.logged_in import has_login, refuse_ended
 from lium_mcp.rentals.tables import MAY_HAVE_RENTED, OPEN_TASK, RENTALS, TASKS, storable
 
 _MOST_READ: Final = 200
@@ -41,13 +41,20 @@ class Tasks:
         self._database = database
         self._redact = redact
 
-    async def add(self, task: Task, check: Callable[[Sequence[Entry]], None] = lambda _: None) -> tuple[Task, bool]:
+    async def add(
+        self,
+        task: Task,
+        check: Callable[[Sequence[Entry]], None] = lambda _: None,
+        *,
+        login_id: str | None = None,
+    ) -> tuple[Task, bool]:
         """Write a new task, unless one of its name is open; return the one that is open, and whether it is new.
 
         It is not written where `check` raises when it sees the account's open rents; no rent is admitted meanwhile.
         One whose time is over is closed, if nothing was rented for it: whoever made it may never look again.
 
         Raises:
+            LoginEnded: it is for a login that has ended.
             LedgerUnavailable: nothing was written.
         """
         now, same = task.created_at, OPEN_TASK
@@ -57,6 +64,7 @@ class Tasks:
 
         def work(connection: Connection) -> tuple[Task, bool]:
             self._database.take_turn(connection, task.account)
+            refuse_ended(connection, login_id)
             found = connection.execute(select(TASKS).where(same)).first()
             if found is not None and not (is_expired(found.payload, now) and _close(connection, found.id, expired)):
                 return task_of(found), False

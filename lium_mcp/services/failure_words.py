@@ -30,6 +30,8 @@ _CODES: dict[type[api.LiumError], str] = {
     api.RentOutcomeUnknown: "outcome_unknown",
     api.MissingApiKey: "api_key_missing",
     api.AuthenticationFailed: "api_key_refused",
+    api.LoginEnded: "login_ended",
+    api.LoginNotTold: "ledger_unavailable",
     api.MissingScope: "scope_missing",
     api.InsufficientBalance: "insufficient_balance",
     api.PermissionDenied: "permission_denied",

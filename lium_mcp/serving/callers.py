@@ -25,11 +25,23 @@ from mcp.server.context import CallNext, HandlerResult
 
 from lium_mcp.api.client import LiumClient
 from lium_mcp.api.clock import Clock
+from lium_mcp.api.errors import LoginEnded, LoginNotTold
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.remote import PodAccess
 from lium_mcp.remote.key_source import KeySource
-from lium_mcp.rentals import AccountWorker, Entry, Expected, Identity, LazyLedger, OwnKey, Renter, Worker, key_tag
+from lium_mcp.rentals import (
+    AccountWorker,
+    Entry,
+    Expected,
+    Identity,
+    LazyLedger,
+    LedgerUnavailable,
+    OwnKey,
+    Renter,
+    Worker,
+    key_tag,
+)
 from lium_mcp.services.accounts import Account
 from lium_mcp.values import UNFILLED, cleaned, cleaned_key, is_placeholder, key_problem
 
@@ -41,6 +53,8 @@ CALLER: Final = "lium_mcp.caller"
 """Where the web application puts who sent a request, in its scope."""
 
 _OWN: Final = "own"
+# A part of the time that one request to Lium may take.
+_LOOKED_UP_SECONDS: Final = 5.0
 _MAKE_ONE: Final = "keys are made at lium.io (Settings, API keys)"
 _KEY_OF_YOURS: Final = "send a Lium API key of your own in the header X-API-Key"
 # What proxies, tunnels and load balancers add. One that adds nothing is why there is a token.
@@ -66,14 +80,14 @@ class Caller:
         key_place: The header that the key is in.
         owner: What tells callers apart, and gives no key away; None for one that shows neither key nor token.
         no_key_because: Why it may not use the server's own key; None where it may.
-        is_login: Its key is kept here, so that work may go on after the call.
+        login_id: The login whose key is kept here, so that work may go on after the call.
     """
 
     key: str | None = field(default=None, repr=False)
     key_place: str = field(default="", repr=False)
     owner: str | None = None
     no_key_because: str | None = None
-    is_login: bool = False
+    login_id: str | None = None
 
 
 class Callers:
@@ -201,8 +215,8 @@ class Accounts:
         if served is None or (served.caller.key is None and served.caller.no_key_because is None):
             return self._own
         caller = served.caller
-        if caller.is_login and caller.key is not None:
-            served.account = self.of_login(caller.key, caller.key_place)
+        if caller.login_id is not None and caller.key is not None:
+            served.account = self.of_login(caller.login_id, caller.key, caller.key_place)
             return served.account
         lium = self._own.lium.for_key(caller.key, caller.key_place, caller.no_key_because)
         served.account = Account(
@@ -214,12 +228,24 @@ class Accounts:
         """Let this worker do what those ask for who have logged in."""
         self._for_logins = worker
 
-    def of_login(self, key: str, place: str) -> Account:
-        """The account of a login whose key is kept."""
-        lium = self._own.lium.for_key(key, place)
-        identity = self._identity(lium, key, is_login=True)
+    def of_login(self, login_id: str, key: str, place: str) -> Account:
+        """The account of a login whose key is kept: once that has ended, nothing is changed with it any more."""
+        lium = self._own.lium.for_key(key, place, permit=partial(self._refuse_ended, login_id))
+        identity = self._identity(lium, key, login_id=login_id)
         worker = AccountWorker(self._for_logins, identity, lium.now) if self._for_logins else None
         return Account(lium, partial(self._renter, lium, identity), ssh_keys=None, worker=worker)
+
+    async def _refuse_ended(self, login_id: str) -> None:
+        """See `Permit`."""
+        try:
+            with anyio.fail_after(_LOOKED_UP_SECONDS):
+                stands = await self.ledger.grants().stands(login_id)
+        except (LedgerUnavailable, TimeoutError):
+            raise LoginNotTold(
+                "Whether the login that this call acts for still counts cannot be looked up now."
+            ) from None
+        if not stands:
+            raise LoginEnded
 
     def now(self) -> datetime:
         """Lium's idea of now."""
@@ -247,8 +273,8 @@ class Accounts:
         """What the servers of the ledger note for one another."""
         return self.ledger.notes()
 
-    def _identity(self, lium: LiumClient, key: str, *, is_login: bool = False) -> Identity:
-        return Identity(lium, self.ledger, key_tag(key, lium.base_url), is_login=is_login)
+    def _identity(self, lium: LiumClient, key: str, *, login_id: str | None = None) -> Identity:
+        return Identity(lium, self.ledger, key_tag(key, lium.base_url), login_id=login_id)
 
     def _renter(self, lium: LiumClient, identity: Identity) -> Renter:
         turn = self._turns.setdefault(identity.key_tag, anyio.Lock())

@@ -16,7 +16,7 @@ from lium_mcp.rentals import LazyLedger, Task, key_tag, read_claimant
 from lium_mcp.sandbox import API_KEY
 from tests.compat.simulated import Simulated, simulating
 from tests.faults.test_replica_kills import LEASE_SECONDS, ORDER, RENT, cheapest, claimed, price_at
-from tests.harness import PUBLIC_KEY
+from tests.harness import PUBLIC_KEY, text_of
 from tests.http_server import Caller, Served, calling, serving_within
 from tests.oauth_client import KEY, HandClient, Kept, agree, at_lium, logging_in
 from tests.ports import free_port
@@ -332,6 +332,74 @@ async def test_a_server_whose_keys_open_no_login_leaves_the_work_to_one_whose_ke
     with hosted.serving(LIUM_MCP_OAUTH_KEYS=f"{NEWER_KEY},{KEY}"):
         assert (await hosted.closed(seconds=0)).status == "done"
     assert len(lium.state()["rents"]) == 1
+
+
+# A login that ends in the middle of its call
+
+NODE: Final = {"name": "train", "gpu_type": "RTX4090", "hours": 2, "wait_seconds": 0}
+
+
+async def end_amid(hosted: Hosted, server: Served, person: Person, request: dict[str, str], **asked: Any) -> str:
+    """What a call that rents or removes answers if its login ends while Lium is slow with one of its requests."""
+    lium, answers = hosted.lium, list[str]()
+    asked_for = request["method"], f"/{request['path'].rpartition('/')[2]}"
+    begun = len(lium.requests(*asked_for))
+    lium.fault("slow", seconds=200, stage="answer", match=request)
+    async with anyio.create_task_group() as group:
+
+        async def act() -> None:
+            async with person.calling() as caller:
+                await caller.client.list_tools()  # else it asks for them once there is an answer
+                said = await caller.raw(asked.pop("tool"), **asked)
+                answers.append(text_of(said))
+
+        group.start_soon(act)
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while len(lium.requests(*asked_for)) == begun:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.05)
+        person.log_out()
+        lium.let_go()
+    return answers[0]
+
+
+async def test_once_a_login_has_ended_no_call_of_it_that_is_under_way_rents(lium: Simulated, hosted: Hosted) -> None:
+    with hosted.serving() as server:
+        other = await Person.logged_in(server)
+        await other.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        for slow in ("/pods", "/executors"):
+            person = await Person.logged_in(server)
+            said = await end_amid(hosted, server, person, {"method": "GET", "path": slow}, tool="rent_pod", **NODE)
+            assert "code: login_ended" in said
+            assert "Nothing was changed" in said
+        assert lium.state()["rents"] == []
+        assert not [row for row in lium.state()["requests"] if row["path"].endswith(("/rent", "/rent-by-spec"))]
+        assert "pod_id" in str(await other.call("rent_pod", **NODE)), "another login of the account goes on"
+
+
+async def test_of_several_rents_of_a_call_those_are_not_sent_that_wait_when_its_login_ends(
+    lium: Simulated, hosted: Hosted
+) -> None:
+    with hosted.serving() as server:
+        person = await Person.logged_in(server)
+        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        said = await end_amid(
+            hosted, server, person, {"method": "POST", "path": "/executors/*/rent"}, tool="rent_pod", count=3, **NODE
+        )
+        assert "The login that this call acted for has ended meanwhile" in said
+    [record] = lium.state()["rents"]
+    assert record["pod_id"] in said, "one had left, and is told of"
+
+
+async def test_once_a_login_has_ended_no_call_of_it_that_is_under_way_removes(lium: Simulated, hosted: Hosted) -> None:
+    with hosted.serving() as server:
+        person = await Person.logged_in(server)
+        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        rented = await person.call("rent_pod", **NODE)
+        said = await end_amid(
+            hosted, server, person, {"method": "GET", "path": "/pods"}, tool="remove_pod", pod="train"
+        )
+        assert "code: login_ended" in said
+    assert lium.pod(rented["pod"]["pod_id"])["status"] not in ("DELETED", "DELETING")
 
 
 # What a call may, and no more

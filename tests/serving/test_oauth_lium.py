@@ -2,9 +2,11 @@
 
 import base64
 import re
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from html import unescape
@@ -530,17 +532,55 @@ async def test_a_code_that_is_used_again_ends_the_login(hosted: Served) -> None:
     hosted.says("was used again")
 
 
-async def test_a_refresh_token_is_used_once_and_whoever_comes_second_ends_the_login(hosted: Served) -> None:
+async def test_a_refresh_token_that_comes_again_at_once_is_of_a_client_whose_answer_was_lost(hosted: Served) -> None:
+    client, other = HandClient(hosted.url), HandClient(hosted.url)
+    first = await client.log_in()
+    lost, second = (client.refresh(first["refresh_token"]).json() for _ in range(2))
+    assert len({tokens["refresh_token"] for tokens in (first, lost, second)}) == 3
+    assert {post(hosted.url, tokens["access_token"]) for tokens in (first, lost, second)} == {200}
+    other.register()
+    assert other.refresh(first["refresh_token"]).json()["error"] == "invalid_grant"
+    third = client.refresh(second["refresh_token"]).json()
+    assert post(hosted.url, third["access_token"]) == 200
+
+
+async def test_two_programs_of_a_person_may_renew_a_login_at_once(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    token = (await client.log_in())["refresh_token"]
+    with ThreadPoolExecutor(4) as programs:
+        answers = list(programs.map(client.refresh, [token] * 4))
+    assert {answer.status_code for answer in answers} == {200}
+    assert {post(hosted.url, answer.json()["access_token"]) for answer in answers} == {200}
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_refresh_token_that_comes_again_later_ends_the_login(hosted: Served, home: Path, is_late: bool) -> None:
     client = HandClient(hosted.url)
     first = await client.log_in()
     second = client.refresh(first["refresh_token"]).json()
-    assert {post(hosted.url, tokens["access_token"]) for tokens in (first, second)} == {200}
-    third = client.refresh(second["refresh_token"]).json()
-    assert len({tokens["refresh_token"] for tokens in (first, second, third)}) == 3
-    assert client.refresh(second["refresh_token"]).json()["error"] == "invalid_grant"
-    for tokens in (first, second, third):
+    given = [first, second]
+    if is_late:
+        change(home, "UPDATE grant_tokens SET used_at = datetime(used_at, '-61 seconds') WHERE kind = 'refresh'")
+    else:
+        given.append(client.refresh(second["refresh_token"]).json())
+    assert client.refresh(first["refresh_token"]).json()["error"] == "invalid_grant"
+    for tokens in given:
         assert post(hosted.url, tokens["access_token"]) == 401
-    assert client.refresh(third["refresh_token"]).json()["error"] == "invalid_grant"
+    assert client.refresh(given[-1]["refresh_token"]).json()["error"] == "invalid_grant"
+    assert "A refresh was used again" in hosted.stderr()
+
+
+async def test_of_what_a_client_asked_for_nothing_stays_once_its_login_is_over(hosted: Served, home: Path) -> None:
+    client = HandClient(hosted.url)
+    client.state = secrets.token_hex(20)
+    await client.log_in()
+    with closing(sqlite3.connect(home / "ledger.db")) as connection:
+        kept = [
+            *connection.execute("SELECT request FROM logins"),
+            *connection.execute("SELECT terms FROM grant_tokens"),
+        ]
+    challenge = parse_qs(urlsplit(client.asking()).query)["code_challenge"][0]
+    assert not [row for row in kept if client.state in row[0] or challenge in row[0]]
 
 
 async def test_what_has_expired_counts_no_more(hosted: Served, home: Path) -> None:

@@ -180,7 +180,7 @@ class KeptKeys:
             opened = self._seal.open(grant.sealed)
             if opened is None:
                 return None
-            account = self._accounts.of_login(opened["key"], LOGIN_OVER_HTTP)
+            account = self._accounts.of_login(grant.id, opened["key"], LOGIN_OVER_HTTP)
             login = self._open[grant.id] = _Login(grant.id, owner, account, 0)
         login.used_at = anyio.current_time()
         return login

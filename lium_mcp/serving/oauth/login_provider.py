@@ -26,7 +26,7 @@ from lium_mcp.api.clock import Clock
 from lium_mcp.api.errors import LOGIN_OVER_HTTP
 from lium_mcp.guard.sealing import Seal
 from lium_mcp.rentals import LazyLedger, LedgerUnavailable
-from lium_mcp.rentals.grants import Grant, GrantToken, Login, LoginClient, TokenKind
+from lium_mcp.rentals.grants import Grant, GrantToken, Login, LoginClient, TokenKind, may_come_again
 from lium_mcp.serving.callers import Caller
 from lium_mcp.serving.oauth.client_documents import known_as, names_document, read_client
 from lium_mcp.serving.oauth.gate import NotVerifiable, TokenRefused
@@ -152,7 +152,8 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
     async def code_for(self, login: Login) -> str | None:
         """The code with which the client of a login that was agreed to gets its tokens; None where it was given."""
         code = new_secret()
-        terms = {**login.request}
+        needed = "resource", "redirect_uri", "redirect_uri_provided_explicitly", "code_challenge"
+        terms = {name: login.request[name] for name in needed}
         token = GrantToken(digest(code), login.grant_id or "", "code", self._clock.now() + _CODE_LIFETIME, terms)
         return code if await self._ledger.grants().hand_out(login, token) else None
 
@@ -187,7 +188,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         return await self._exchange(authorization_code.code, "code", client)
 
     async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
-        """A refresh token; one that was used before has been stolen, so its grant ends."""
+        """A refresh token; one that was used before has been stolen, so its grant ends, unless it was just now."""
         found = await self._find(refresh_token, "refresh", client)
         if found is None:
             return None
@@ -210,7 +211,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         """New tokens for a refresh token, which is used up.
 
         Raises:
-            TokenError: another request has used it meanwhile.
+            TokenError: it was used before, and what came of that was used too.
         """
         return await self._exchange(refresh_token.token, "refresh", client)
 
@@ -242,7 +243,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         if opened is None:
             raise TokenRefused("The login cannot be read any more; log in again.")
         # The same account with another token, or in another client, is the same caller.
-        return Caller(opened["key"], LOGIN_OVER_HTTP, found[1].account, is_login=True)
+        return Caller(opened["key"], LOGIN_OVER_HTTP, found[1].account, login_id=found[1].id)
 
     async def _find(
         self, secret: str, kind: TokenKind, client: OAuthClientInformationFull
@@ -250,7 +251,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         found = await self._ledger.grants().token(digest(secret), kind, now=self._clock.now())
         if found is None or found[1].client_id != known_as(client.client_id) or not self._is_for_us(found[0]):
             return None
-        if found[0].used_at is not None:
+        if found[0].used_at is not None and not may_come_again(found[0], self._clock.now()):
             log.warning("A %s was used again: its login %s has ended", kind, found[1].id)
             await self._ledger.grants().end(found[1].id)
             return None
@@ -270,11 +271,13 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         terms = {"resource": self._resource.url}
         tokens = [
             GrantToken(digest(access), found[1].id, "access", now + _ACCESS_LIFETIME, terms),
-            GrantToken(digest(refresh), found[1].id, "refresh", now + _REFRESH_LIFETIME, terms),
+            GrantToken(
+                digest(refresh), found[1].id, "refresh", now + _REFRESH_LIFETIME, terms | {"after": digest(secret)}
+            ),
         ]
         # Sealed anew, so that keys which only open are needed no longer than a grant lives unrenewed.
         if not await self._ledger.grants().exchange(found[0], tokens, sealed=self._seal.seal(opened), now=now):
-            log.warning("A %s was used twice at once: its login %s has ended", kind, found[1].id)
+            log.warning("A %s was used again: its login %s has ended", kind, found[1].id)
             raise TokenError("invalid_grant", "It was used before, so the login has ended; log in again.")
         seconds = int(_ACCESS_LIFETIME.total_seconds())
         return OAuthToken(access_token=access, expires_in=seconds, refresh_token=refresh)
