@@ -283,6 +283,7 @@ def make_runtime(
         registry_password if is_local else None,
         lambda acting: _pod_access(settings, offered, keys, acting) if keys else None,
         works=is_local and not _WORKING_ON.isdisjoint(offered),
+        no_orders_because=_why_no_orders(settings, offered),
     )
     runtime = Runtime(
         account=accounts.current,
@@ -296,6 +297,15 @@ def make_runtime(
     )
     lium.executors.hear_market(partial(_remember_prices, runtime))
     return runtime, accounts
+
+
+def _why_no_orders(settings: Settings, offered: Collection[str]) -> str | None:
+    """Why a server with these settings carries out no standing orders; None where it does."""
+    if "rent_pod" in offered:
+        return None
+    if settings.read_only:
+        return "it only reads (LIUM_MCP_READ_ONLY)"
+    return "rent_pod is none of its tools (LIUM_MCP_TOOLSETS, LIUM_MCP_ALLOW_TOOLS, LIUM_MCP_DENY_TOOLS)"
 
 
 def _remember_prices(runtime: Runtime, nodes: Rows[Executor], at: datetime) -> None:

@@ -27,7 +27,11 @@ _MOST_ROWS = 200
 _DIGEST_SHOWN = 8
 # Nobody knows from a ledger whether a server runs.
 _NEXT = "A server on this ledger goes on with it: one that runs, or else the next that is started."
-
+_NO_KEY_KNOWN = (
+    "A server goes on with it only where it has a key of this account, and none is known here: what callers send with "
+    "their requests is not kept. So the next call with that key does (list_pods will do); until then look at lium.io "
+    "what bills."
+)
 _LOGIN_ENDED = (
     "Not done with, and nobody is logged in for its account any more, so that no server goes on with it: look at "
     "lium.io what bills."
@@ -50,7 +54,7 @@ def run(options: dict[str, Any]) -> int:
             if ledger.is_empty:
                 return _say_none(settings.find_state_url())
             await _say_whose(settings, ledger)
-            return await list_rentals(ledger, all_of_them=own["all"])
+            return await list_rentals(ledger, _tag_of_key(settings), all_of_them=own["all"])
         finally:
             await ledger.aclose()
 
@@ -82,24 +86,33 @@ async def _say_whose(settings: Settings, ledger: LazyLedger) -> None:
             say(f"The key from {key.place} is of {owner}: {rents}.\n")
 
 
-async def list_rentals(ledger: LazyLedger, *, all_of_them: bool) -> int:
-    """Print the open rents and tasks of the ledger, or with `all_of_them` the newest closed ones too."""
+def _tag_of_key(settings: Settings) -> str | None:
+    key = settings.find_key().text
+    return None if key is None else key_tag(key, connect(settings).base_url)
+
+
+async def list_rentals(ledger: LazyLedger, own_tag: str | None = None, *, all_of_them: bool) -> int:
+    """Print the open rents and tasks of the ledger, or with `all_of_them` the newest closed ones too.
+
+    `own_tag` stands for the key that a server with the same settings has.
+    """
     try:
         entries = await ledger.open().newest(_MOST_ROWS)
         tasks = await ledger.tasks().newest(_MOST_ROWS)
+        kept = await ledger.login_work().kept_accounts(own_tag)
         left_alone = {entry.id for entry in await ledger.login_work().rents_without_login(without=())}
     except LedgerUnavailable as error:
         return _fail(error)
     shown = [entry for entry in entries if entry.is_open or all_of_them]
     if shown:
-        _say_rentals(shown, left_alone)
+        _say_rentals(shown, left_alone, kept)
     else:
         say("No open rents. Closed ones are shown with --all." if entries else "The ledger is empty.")
     _say_tasks([task for task in tasks if task.closed_at is None or all_of_them])
     return 0
 
 
-def _say_rentals(entries: Sequence[Entry], left_alone: Collection[str]) -> None:
+def _say_rentals(entries: Sequence[Entry], left_alone: Collection[str], kept: Collection[str]) -> None:
     show_table(
         ("ID", "STATUS", "NAME", "SINCE (UTC)", "PER HOUR", "PODS", "ACCOUNT"),
         [
@@ -117,7 +130,7 @@ def _say_rentals(entries: Sequence[Entry], left_alone: Collection[str]) -> None:
         numbers=("PER HOUR",),
     )
     for entry in entries:
-        if advice := _LOGIN_ENDED if entry.id in left_alone else _advice(entry):
+        if advice := _LOGIN_ENDED if entry.id in left_alone else _advice(entry, is_kept=entry.account in kept):
             say(f"{entry.pod_name} ({entry.id[:8]}): {advice}")
 
 
@@ -167,14 +180,20 @@ async def close_rental(ledger: LazyLedger, named: str, *, confirmed: bool) -> in
     return 0
 
 
-def _advice(entry: Entry) -> str:
+def _advice(entry: Entry, *, is_kept: bool) -> str:
+    """What is to be done for a rent; `is_kept` says that some server may have a key of its account."""
     if not entry.is_open:
         return entry.note
     if entry.is_unsettled and datetime.now(UTC) - entry.created_at >= REPLAY_WINDOW:
         return "Look at lium.io for a pod or a charge of this name, then: lium-mcp rentals close ID"
     if entry.is_unsettled:
-        return f"To be settled. {_NEXT} It is sooner where its agent looks at the pods."
-    return f"Not done with yet. {_NEXT}" if has_something_left(entry) else ""
+        return (
+            f"To be settled. {_NEXT} It is sooner where its agent looks at the pods."
+            if is_kept
+            else (f"To be settled. {_NO_KEY_KNOWN}")
+        )
+    following = _NEXT if is_kept else _NO_KEY_KNOWN
+    return f"Not done with yet. {following}" if has_something_left(entry) else ""
 
 
 def _fail(error: LedgerUnavailable) -> int:

@@ -203,8 +203,10 @@ class Grants:
 
         return await self._database.read(work)
 
-    async def exchange(self, used: GrantToken, tokens: Sequence[GrantToken], *, sealed: str, now: datetime) -> bool:
-        """Give tokens in the place of one, which is used up; whether this call did.
+    async def exchange(
+        self, used: GrantToken, tokens: Sequence[GrantToken], renewed: Mapping[str, str], *, now: datetime
+    ) -> bool:
+        """Give tokens in the place of one, which is used up, and write values of their grant; whether this call did.
 
         One that was used before has been stolen, by whoever comes first or second: the grant ends. But for a refresh
         token that was used just now, if none of those given in its place has been: then more are given.
@@ -222,8 +224,8 @@ class Grants:
                 _end(connection, used.grant_id)
                 return False
             connection.execute(insert(GRANT_TOKENS), [_row(token) for token in tokens])
-            renewed = {"sealed": sealed, "renewed_at": now, "until": until}
-            connection.execute(update(GRANTS).where(GRANTS.c.id == used.grant_id).values(renewed))
+            values = {**renewed, "renewed_at": now, "until": until}
+            connection.execute(update(GRANTS).where(GRANTS.c.id == used.grant_id).values(values))
             client = select(GRANTS.c.client_id).where(GRANTS.c.id == used.grant_id).scalar_subquery()
             connection.execute(update(LOGIN_CLIENTS).where(LOGIN_CLIENTS.c.id == client).values(until=until))
             return True

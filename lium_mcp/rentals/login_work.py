@@ -55,6 +55,12 @@ class LoginWork:
             return []
         return await self._database.run(work)
 
+    async def kept_accounts(self, key_tag: str | None) -> set[str]:
+        """The accounts, as rents have them, that somebody is logged in for, and that of a key."""
+        own = or_(RENTALS.c.key_tag == key_tag, _account_of(key_tag) == _ACCOUNT)
+        rows = select(RENTALS.c.account).where(OPEN & or_(has_login(_ACCOUNT), own)).distinct()
+        return await self._database.read(lambda connection: set(connection.execute(rows).scalars()))
+
     async def accounts_with_rents_left(self) -> list[str]:
         """The accounts that somebody is logged in for, and for whose rents something may be left to do."""
         accounts = select(_ACCOUNT).where(_may_have_something_left() & has_login(_ACCOUNT)).distinct()
@@ -70,6 +76,10 @@ class LoginWork:
         rows = select(RENTALS).where(wanted).order_by(RENTALS.c.created_at.desc()).limit(_MOST_AT_ONCE)
         entries = await self._database.read(lambda connection: list(map(entry_of, connection.execute(rows))))
         return [entry for entry in entries if has_something_left(entry)]
+
+
+def _account_of(key_tag: str | None) -> ColumnElement[str | None]:
+    return select(ACCOUNTS.c.account).where(ACCOUNTS.c.key_tag == key_tag).correlate_except(ACCOUNTS).scalar_subquery()
 
 
 def _may_have_something_left() -> ColumnElement[bool]:

@@ -23,6 +23,7 @@ class Account:
         pod_access: Logs in to pods with this machine's SSH key; None for callers elsewhere.
         worker: Has done what is to be done between calls; None for callers elsewhere who have not logged in, and where
             nothing may be done.
+        no_orders_because: Why this server carries out none of the account's standing orders; None where it does.
     """
 
     lium: LiumClient
@@ -31,6 +32,7 @@ class Account:
     registry_password: Callable[[str], str | None] | None = None
     pod_access: PodAccess | None = None
     worker: AccountWorker | None = None
+    no_orders_because: str | None = None
 
     @cached_property
     def renter(self) -> Renter:

@@ -53,6 +53,7 @@ CALLER: Final = "lium_mcp.caller"
 """Where the web application puts who sent a request, in its scope."""
 
 _OWN: Final = "own"
+_NO_KEY_KEPT: Final = "it keeps no key of callers that send one with each request"
 # A part of the time that one request to Lium may take.
 _LOOKED_UP_SECONDS: Final = 5.0
 _MAKE_ONE: Final = "keys are made at lium.io (Settings, API keys)"
@@ -173,6 +174,7 @@ class Accounts:
         pod_access: Callable[[LiumClient], PodAccess | None] = lambda _: None,
         *,
         works: bool = False,
+        no_orders_because: str | None = None,
     ) -> None:
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._clock = clock
@@ -182,6 +184,7 @@ class Accounts:
         self._registry_password = registry_password
         self._pod_access = pod_access
         self._works = works
+        self._no_orders_because = no_orders_because
         self._for_logins: Worker | None = None
         self.own_worker: Worker | None = None
         self._own = self._account_of_server(own, own_key)
@@ -205,7 +208,7 @@ class Accounts:
             worker = AccountWorker(self.own_worker, identity, lium.now)
         access = self._pod_access(lium)
         renter = partial(self._renter, lium, identity)
-        return Account(lium, renter, self._ssh_keys, self._registry_password, access, worker)
+        return Account(lium, renter, self._ssh_keys, self._registry_password, access, worker, self._no_orders_because)
 
     def current(self) -> Account:
         """The account of the request that is being served, or of the login for which something is done after one."""
@@ -220,7 +223,10 @@ class Accounts:
             return served.account
         lium = self._own.lium.for_key(caller.key, caller.key_place, caller.no_key_because)
         served.account = Account(
-            lium, lambda: self._renter(lium, self._identity(lium, caller.key or "")), ssh_keys=None
+            lium,
+            lambda: self._renter(lium, self._identity(lium, caller.key or "")),
+            ssh_keys=None,
+            no_orders_because=self._no_orders_because or _NO_KEY_KEPT,
         )
         return served.account
 
@@ -233,7 +239,8 @@ class Accounts:
         lium = self._own.lium.for_key(key, place, permit=partial(self._refuse_ended, login_id))
         identity = self._identity(lium, key, login_id=login_id)
         worker = AccountWorker(self._for_logins, identity, lium.now) if self._for_logins else None
-        return Account(lium, partial(self._renter, lium, identity), ssh_keys=None, worker=worker)
+        renter, why = partial(self._renter, lium, identity), self._no_orders_because
+        return Account(lium, renter, ssh_keys=None, worker=worker, no_orders_because=why)
 
     async def _refuse_ended(self, login_id: str) -> None:
         """See `Permit`."""

@@ -97,13 +97,16 @@ def test_open_rents_are_listed_with_price_and_pods(
 
 
 def test_an_unsettled_rent_is_closed_by_hand_only_on_a_yes_and_frees_its_name(
-    say: Callable[..., tuple[int, str]], tmp_path: Path
+    say: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox = Sandbox(seed=7, speed=0, features=NO_REPLAY)
     renting(sandbox, tmp_path, lost=True)
     text = say("rentals")[1]
     assert "unknown" in text
-    assert "goes on with it: one that runs, or else the next that is started." in text
+    assert "only where it has a key of this account, and none is known here" in text
+    monkeypatch.setenv("LIUM_BASE_URL", "http://127.0.0.1/api")
+    monkeypatch.setenv("LIUM_API_KEY", "sk_sandbox")
+    assert "goes on with it: one that runs, or else the next that is started." in say("rentals")[1]
     status, text = say("rentals", "close", "train")
     assert status == 1
     assert "--yes" in text

@@ -284,6 +284,51 @@ async def test_who_has_no_login_left_is_told_what_ended_and_nothing_is_rented(li
     assert lium.state()["rents"] == []
 
 
+@pytest.mark.parametrize("is_opened", [True, False])
+async def test_an_order_for_a_template_ends_with_its_login_and_the_operator_hears_so(
+    lium: Simulated, hosted: Hosted, is_opened: bool
+) -> None:
+    with hosted.serving() as server:
+        person = await Person.logged_in(server)
+        await person.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+        template = (await person.call("list_templates"))["templates"][0]["template_id"]
+        await person.order(template=template)
+        await person.order(name="any")
+        operator = {"LIUM_MCP_STATE_URL": hosted.state_url, "LIUM_BASE_URL": lium.base_url}
+        operator |= {"LIUM_MCP_OAUTH_KEYS": KEY} if is_opened else {}
+        grant = next(line for line in (await run("grants", **operator))[1].splitlines() if "By hand" in line).split()[0]
+        await Person.logged_in(server)
+        _, out, _ = await run("grants", "revoke", grant, **operator)
+    told = "Ends too, since with another login" if is_opened else "Ends too if it was placed with this login"
+    [line] = [line for line in out.splitlines() if told in line]
+    assert line.endswith("standing_order train.")
+    assert "With another login of the account goes on: standing_order any." in out
+
+
+async def test_a_rent_of_a_caller_that_sends_a_key_is_not_said_to_be_gone_on_with(
+    lium: Simulated, hosted: Hosted
+) -> None:
+    lium.playing.add_key("sk_colleague")
+    with hosted.serving() as server:
+        async with calling(server.url, "modern", {"X-API-Key": "sk_colleague"}) as caller:
+            await caller.call("add_ssh_key", name="laptop", public_key=PUBLIC_KEY)
+            await caller.call("rent_pod", **NODE | {"hours": 1.5})
+        said = (await run("rentals", LIUM_MCP_STATE_URL=hosted.state_url))[1]
+        assert "Not done with yet. A server goes on with it only where it has a key of this account" in said
+        await Person.logged_in(server)
+        said = (await run("rentals", LIUM_MCP_STATE_URL=hosted.state_url))[1]
+        assert "Not done with yet. A server on this ledger goes on with it" in said
+
+
+async def test_a_server_that_only_reads_says_that_it_does_not_look(lium: Simulated, hosted: Hosted) -> None:
+    with hosted.serving() as server:
+        person = await Person.who_ordered(server)
+        with hosted.serving(LIUM_MCP_READ_ONLY="true") as reading:
+            [order] = await person.at(reading).orders()
+    assert order["status"] == "waiting"
+    assert "this server does not look for it, since it only reads (LIUM_MCP_READ_ONLY)" in order["because"]
+
+
 async def test_a_key_that_lium_refuses_is_left_alone_and_the_order_goes_on_with_another(
     lium: Simulated, hosted: Hosted
 ) -> None:

@@ -651,6 +651,24 @@ async def test_the_operator_sees_who_has_logged_in_and_ends_it(hosted: Served, h
     assert grant not in (await run("grants", LIUM_MCP_STATE_URL=ledger))[1]
 
 
+async def test_whose_a_login_is_that_lium_did_not_tell_then_is_asked_again_when_it_is_renewed(
+    hosted: Served, lium: Simulated, home: Path
+) -> None:
+    client = HandClient(hosted.url)
+    client.register(client_name="Told later")
+    lium.fault("error", status=500, times=None, lasting_seconds=3600, match={"method": "GET", "path": "/users/me"})
+    tokens = client.exchange(await agree(client.asking())).json()
+    operator = {"LIUM_MCP_STATE_URL": f"sqlite:///{home / 'ledger.db'}", "LIUM_MCP_OAUTH_KEYS": KEY}
+
+    async def row() -> str:
+        return next(line for line in (await run("grants", **operator))[1].splitlines() if "Told later" in line)
+
+    assert "an account that Lium did not tell" in await row()
+    lium.calm()
+    assert client.refresh(tokens["refresh_token"]).status_code == 200
+    assert "Sandbox <sandbox@example.com>, workspace Personal" in await row()
+
+
 async def test_nobody_is_logged_in_where_there_is_no_ledger(tmp_path: Path) -> None:
     status, out, _ = await run("grants", LIUM_MCP_STATE_URL=f"sqlite:///{tmp_path / 'none.db'}")
     assert (status, out) == (0, "Nobody is logged in.\n")

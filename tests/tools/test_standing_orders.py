@@ -398,7 +398,12 @@ async def test_whoever_runs_the_server_sees_what_an_order_waits_for(
         await order(agent)
         await servers_look()
     async with at(read_only=True) as agent:
-        assert (await shown(agent))["status"] == "waiting"
+        order_there = await shown(agent)
+    assert order_there["status"] == "waiting"
+    assert "this server does not look for it, since it only reads (LIUM_MCP_READ_ONLY)" in order_there["because"]
+    assert "when a server looked last: No node meets" in order_there["because"]
+    async with at(deny_tools=["rent_pod"]) as agent:
+        assert "since rent_pod is none of its tools" in (await shown(agent))["because"]
     ledger = LazyLedger(state_url)
     assert await list_rentals(ledger, all_of_them=False) == 0
     await ledger.aclose()

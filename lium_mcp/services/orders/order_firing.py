@@ -21,7 +21,7 @@ from lium_mcp.rentals import OTHERS_SECONDS, Claim, Entry, Judge, LeaseLost, Led
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import FAILURES, as_failure
 from lium_mcp.services.limits_left import find_judge
-from lium_mcp.services.orders.order_terms import Terms, check_gpu_type
+from lium_mcp.services.orders.order_terms import Terms, check_gpu_type, is_bound_to_its_login
 from lium_mcp.services.orders.shared_market import SharedMarket
 from lium_mcp.services.orders.standing_orders import seen_of_market
 from lium_mcp.services.pods.login_keys import register_public_keys
@@ -75,8 +75,7 @@ async def carry_out(account: Account, policy: Policy, confirm: ConfirmMode, mark
             await _note_rent(account, claim, rent)
         elif account.lium.now() >= terms.expires_at:
             await claim.finish("expired", _why_expired(claim, terms))
-        elif terms.template_digest is not None and claim.task.key_tag != account.renter.key_tag:
-            # A digest is made with a key.
+        elif is_bound_to_its_login(claim.task) and claim.task.key_tag != account.renter.key_tag:
             await claim.finish("failed", _TEMPLATE_UNKNOWN)
         else:
             await _try(account, policy, confirm, market, claim, terms)

@@ -160,6 +160,12 @@ def may_fit_later(error: Exception) -> bool:
             return False
 
 
+def is_bound_to_its_login(task: Task) -> bool:
+    """Whether a task is an order that only its own key can carry out: a digest of its template is made with that."""
+    terms = Terms.of(task) if task.kind == "standing_order" else None
+    return terms is not None and terms.template_digest is not None
+
+
 def refuse_orders_of_callers(account: Account) -> None:
     """Refuse a standing order of an account for which nothing is done between calls, whether or not it has to wait.
 
@@ -173,8 +179,8 @@ def refuse_orders_of_callers(account: Account) -> None:
             "not_for_callers",
             "A standing order is carried out between calls, and this server keeps no API key of yours to do that with: "
             "it is used for your requests only.",
-            "Leave out keep_trying_hours to rent what fits now, watch with list_gpus, log in to this server if it lets "
-            "people do that, or run it on your machine with your key.",
+            "Leave out keep_trying_hours to rent what fits now and watch with list_gpus, or use a server that keeps a "
+            "key: one at which people log in at Lium, or one on your machine with your key.",
         )
 
 

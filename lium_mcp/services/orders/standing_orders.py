@@ -220,6 +220,9 @@ def show(account: Account, task: Task) -> StandingOrder:
         is_over = terms is not None and terms.expires_at <= account.lium.now()
         status = "renting" if progress.get("is_sent") else "expired" if is_over else "waiting"
     because = None if status == "rented" else task.note or progress.get("because")
+    if status == "waiting" and account.no_orders_because is not None:
+        before = f"; when a server looked last: {because}" if because else ""
+        because = f"this server does not look for it, since {account.no_orders_because}{before}"
     looked = {"looked_at": datetime.fromisoformat(looked_at) if looked_at else None, "because": because or None}
     values = {
         "order_id": task.id,

@@ -65,8 +65,8 @@ def open_lium_desk(oauth: OAuth, lium: LiumClient, ledger: LazyLedger, callers: 
     """
     resource = Resource(oauth.public_url, oauth.public_url)
     seal, strangers = Seal(oauth.keys), Strangers(are_read=not oauth.registered_only)
-    provider = LoginProvider(ledger, seal, resource, strangers, SYSTEM_CLOCK)
     logins = DeviceLogins(lium, ledger, seal, SYSTEM_CLOCK)
+    provider = LoginProvider(ledger, seal, resource, strangers, logins, SYSTEM_CLOCK)
     pages = LoginPages(oauth.public_url, ledger, provider, logins, SYSTEM_CLOCK)
     proofs = Proofs([f"{oauth.public_url}/token", oauth.public_url], strangers, ledger, SYSTEM_CLOCK)
     routes = *resource.routes(), *endpoints(resource, provider, pages, proofs, registered_only=oauth.registered_only)

@@ -4,6 +4,8 @@ The answer that has the key may be given once only, so from there to the ledger 
 """
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -31,6 +33,8 @@ _KEEP_SECONDS: Final = 40.0
 _FETCHED_WITHIN: Final = timedelta(minutes=5)
 _MOST_NAME_CHARACTERS: Final = 200
 _UNTOLD: Final = "an account that Lium did not tell"
+# A client waits meanwhile for the tokens of a renewal.
+_TELL_SECONDS: Final = 2.0
 
 
 class DeviceLogins:
@@ -93,17 +97,8 @@ class DeviceLogins:
                 log.info("Lium could not be asked about a login: %s", type(error).__name__)
 
     async def _keep(self, login: Login, key: str) -> None:
-        acting = self._lium.for_key(key, "this login")
-        identity = Identity(acting, self._ledger, key_tag(key, acting.base_url))
-        try:
-            owner = named(await identity.me())
-        except AuthenticationFailed:
-            raise
-        except MissingScope:
-            owner = "a key that may not read its account"
-        except LiumError:
-            owner = _UNTOLD
-        account, now = await identity.known(), self._clock.now()
+        owner, account = await self._whose(key)
+        now = self._clock.now()
         grant = Grant(
             id=str(uuid4()),
             client_id=login.client_id,
@@ -116,6 +111,33 @@ class DeviceLogins:
         )
         await self._ledger.grants().agree(login, grant)
         log.info("A person logged in: login %s of account %s", grant.id, account[:8])
+
+    async def tell(self, opened: Mapping[str, str], account: str) -> tuple[Mapping[str, str], str]:
+        """What is sealed of a grant, and its account; Lium is asked whose the key is where it did not tell before."""
+        if opened["owner"] != _UNTOLD:
+            return opened, account
+        with suppress(AuthenticationFailed, TimeoutError), anyio.fail_after(_TELL_SECONDS):
+            owner, account = await self._whose(opened["key"])
+            return {**opened, "owner": owner}, account
+        return opened, account
+
+    async def _whose(self, key: str) -> tuple[str, str]:
+        """Whose a key is, in words, and the account that it acts for.
+
+        Raises:
+            AuthenticationFailed: Lium does not take it.
+        """
+        acting = self._lium.for_key(key, "this login")
+        identity = Identity(acting, self._ledger, key_tag(key, acting.base_url))
+        try:
+            owner = named(await identity.me())
+        except AuthenticationFailed:
+            raise
+        except MissingScope:
+            owner = "a key that may not read its account"
+        except LiumError:
+            owner = _UNTOLD
+        return owner, await identity.known()
 
     async def _end(self, login: Login, status: str) -> None:
         ended = {"status": status, "sealed": None, "next_look_at": None}

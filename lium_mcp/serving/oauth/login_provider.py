@@ -29,6 +29,7 @@ from lium_mcp.rentals import LazyLedger, LedgerUnavailable
 from lium_mcp.rentals.grants import Grant, GrantToken, Login, LoginClient, TokenKind, may_come_again
 from lium_mcp.serving.callers import Caller
 from lium_mcp.serving.oauth.client_documents import known_as, names_document, read_client
+from lium_mcp.serving.oauth.device_logins import DeviceLogins
 from lium_mcp.serving.oauth.gate import NotVerifiable, TokenRefused
 from lium_mcp.serving.oauth.redirects import MOST_REDIRECTS, as_compared, is_same_place, safe_ones
 from lium_mcp.serving.oauth.resource import Resource
@@ -70,8 +71,17 @@ class _Client(OAuthClientInformationFull):
 class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
     """What the SDK's endpoints ask; each method raises LedgerUnavailable where the database cannot be used."""
 
-    def __init__(self, ledger: LazyLedger, seal: Seal, resource: Resource, strangers: Strangers, clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: LazyLedger,
+        seal: Seal,
+        resource: Resource,
+        strangers: Strangers,
+        logins: DeviceLogins,
+        clock: Clock,
+    ) -> None:
         self._ledger = ledger
+        self._logins = logins
         self._seal = seal
         self._resource = resource
         self._strangers = strangers
@@ -266,6 +276,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
         opened = self._seal.open(found[1].sealed) if found else None
         if found is None or opened is None:
             raise TokenError("invalid_grant", "The login has ended; log in again.")
+        sealed, account = await self._logins.tell(opened, found[1].account)
         now = self._clock.now()
         access, refresh = new_secret(TOKEN_PREFIX), new_secret(TOKEN_PREFIX)
         terms = {"resource": self._resource.url}
@@ -276,7 +287,8 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
             ),
         ]
         # Sealed anew, so that keys which only open are needed no longer than a grant lives unrenewed.
-        if not await self._ledger.grants().exchange(found[0], tokens, sealed=self._seal.seal(opened), now=now):
+        renewed = {"sealed": self._seal.seal(sealed), "account": account}
+        if not await self._ledger.grants().exchange(found[0], tokens, renewed, now=now):
             log.warning("A %s was used again: its login %s has ended", kind, found[1].id)
             raise TokenError("invalid_grant", "It was used before, so the login has ended; log in again.")
         seconds = int(_ACCESS_LIFETIME.total_seconds())
