@@ -1,8 +1,9 @@
 """LiumClient: the Lium REST API for one account. The rules of every request are in `wire.py`."""
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import httpx2
 
@@ -30,12 +31,22 @@ from lium_mcp.api.wire import Wire
 DEFAULT_BASE_URL = "https://lium.io/api"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_MAX_RESPONSE_BYTES = 8 * 2**20
+# Lium may be exchanged for a newer one while a server runs for weeks.
+_FEATURES_FOR: Final = timedelta(minutes=10)
 
 
 class Version(ApiModel):
     """The server: `features` names the optional parts of the API that it has."""
 
     features: ApiTuple[str] = ()
+
+
+@dataclass(slots=True)
+class _Features:
+    """What optional features the server said it has, and when."""
+
+    names: frozenset[str] = frozenset()
+    read_at: datetime | None = None
 
 
 class LiumClient:
@@ -73,9 +84,9 @@ class LiumClient:
             )
         )
 
-    def _connect(self, wire: Wire, features: frozenset[str] | None = None) -> None:
+    def _connect(self, wire: Wire, features: _Features | None = None) -> None:
         self._wire = wire
-        self._features = features
+        self._features = features or _Features()
         self.executors = Executors(wire)
         self.machines = Machines(wire)
         self.clusters = Clusters(wire)
@@ -106,7 +117,7 @@ class LiumClient:
         return self._over(self._wire.for_key(api_key, key_place, no_key_because, permit), self._features)
 
     @classmethod
-    def _over(cls, wire: Wire, features: frozenset[str] | None) -> Self:
+    def _over(cls, wire: Wire, features: _Features) -> Self:
         self = cls.__new__(cls)
         self._connect(wire, features)
         return self
@@ -173,13 +184,15 @@ class LiumClient:
     async def supports(self, feature: str, *, still: bool = False) -> bool:
         """Whether the server has an optional feature, such as `rent_by_spec`; `still` asks it again, a single time.
 
-        A server that cannot be asked counts as having none.
+        Whoever asks over these connections, the answer is kept for some minutes. A server that cannot be asked counts
+        as having none.
         """
-        if still or self._features is None:
-            self._features = None
+        features = self._features
+        if still or features.read_at is None or not timedelta() <= self.now() - features.read_at < _FEATURES_FOR:
+            features.read_at = None
             try:
                 version = await self.version(repeat=Repeat.NEVER if still else Repeat.ALWAYS)
             except LiumError:
                 return False
-            self._features = frozenset(version.features)
-        return feature in self._features
+            features.names, features.read_at = frozenset(version.features), self.now()
+        return feature in features.names

@@ -36,7 +36,7 @@ class _Named(Protocol):
 T = TypeVar("T", bound=_Named)
 
 
-async def find_pod(account: Account, named: str, *, even_leaving: bool = False) -> Pod:
+async def find_pod(account: Account, named: str, *, even_leaving: bool = False, to_read: bool = False) -> Pod:
     """The pod with this id, or the only one with this name or huid.
 
     It is handed out: from now on the call that rents it may not take it away.
@@ -45,17 +45,20 @@ async def find_pod(account: Account, named: str, *, even_leaving: bool = False) 
         account: Whose pods are meant.
         named: What the caller calls it.
         even_leaving: Whether one that is being removed will do; a list that leaves it out needs its id.
+        to_read: Whether only its id is needed, to read something of it: then a list of two seconds ago will do.
 
     Raises:
         Failure: there is none, or there are several, or it is being removed.
         LiumError: the pods could not be listed.
     """
-    pods = await account.lium.pods.list()
+    pods = await (account.lium.pods.lately() if to_read else account.lium.pods.list())
     try:
         pod = _only(pods, named, "pod", _WHERE_PODS_ARE)
     except Failure as failure:
         if failure.code != "pod_not_found":
             raise
+        if to_read:
+            return await find_pod(account, named, even_leaving=even_leaving)
         try:
             pod = await _find_unlisted(account, named, failure)
         except Failure as unlisted:
@@ -152,7 +155,7 @@ async def find_pods(account: Account, named: Sequence[str]) -> list[Pod]:
 
 async def find_pod_detail(account: Account, named: str) -> PodDetail:
     """As `find_pod`, and read in detail; also one that is being removed."""
-    pod = await find_pod(account, named, even_leaving=True)
+    pod = await find_pod(account, named, even_leaving=True, to_read=True)
     return pod if isinstance(pod, PodDetail) else await account.lium.pods.get(pod.id)
 
 
@@ -162,7 +165,7 @@ async def find_pod_or_past(account: Account, named: str) -> tuple[str, Pod | Non
     An id that no living pod has is taken for that of a removed one.
     """
     try:
-        pod = await find_pod(account, named, even_leaving=True)
+        pod = await find_pod(account, named, even_leaving=True, to_read=True)
     except Failure as failure:
         is_past_id = failure.code == "pod_not_found" and is_id(named)
         return named if is_past_id else _past_id(failure), None

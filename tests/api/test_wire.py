@@ -458,13 +458,19 @@ async def test_pause_of_the_real_clock_passes() -> None:
     assert SYSTEM_CLOCK.monotonic() >= before
 
 
-async def test_features_are_asked_once_and_not_remembered_from_a_failure() -> None:
-    wire = scripted(refusal(401), ok({"features": ["rent_by_spec", 7, None]}))
-    async with client_on(wire) as client:
-        assert not await client.supports("rent_by_spec")
-        assert await client.supports("rent_by_spec")
+async def test_features_are_asked_once_for_all_keys_and_not_remembered_from_a_failure_or_for_ever() -> None:
+    clock = TurnedClock()
+    later = {"features": ["rent_idempotency"]}
+    wire = scripted(refusal(401), ok({"features": ["rent_by_spec", 7, None]}), ok(later))
+    async with client_on(wire, clock=clock) as client:
+        assert not await client.for_key("sk_one").supports("rent_by_spec")
+        assert await client.for_key("sk_two").supports("rent_by_spec")
+        assert await client.for_key("sk_three").supports("rent_by_spec")
         assert not await client.supports("rent_idempotency")
-    assert len(wire.requests) == 2
+        assert len(wire.requests) == 2
+        await clock.sleep(600)
+        assert await client.supports("rent_idempotency")
+        assert len(wire.requests) == 3
 
 
 async def test_now_follows_the_servers_clock() -> None:

@@ -10,7 +10,7 @@ import pytest
 from lium_mcp.sandbox import API_KEY, OTHER_API_KEY, Sandbox
 from tests.harness import Agent
 from tests.http_server import calling, serving
-from tests.wires import Wire, editing, rent, served
+from tests.wires import Wire, ask, editing, rent, served
 
 
 @pytest.fixture
@@ -54,6 +54,25 @@ async def test_so_do_those_whose_pods_were_rented_here_and_a_pod_that_is_missed_
     wire.on("GET", "/pods", editing(lambda _: []), times=1)
     assert (await agent.call("get_balance"))["balance_usd"] > 0  # reads the list that lacks the pod
     assert (await agent.call("list_pods"))["total"] == 1, "a kept list that lacks a pod is not taken at its word"
+
+
+async def test_a_pod_that_is_read_by_its_name_is_found_in_a_list_that_is_kept_and_looked_for_if_it_is_not_there(
+    sandbox: Sandbox, agent: Agent, wire: Wire
+) -> None:
+    pod = await rent(sandbox, "one")
+    for _ in range(5):
+        assert (await agent.call("get_pod", pod="one"))["pod"]["pod_id"] == pod
+        await agent.call("list_backups", pod="one")
+        await agent.call("get_pod_logs", pod="one")
+    assert lists(wire) == 1
+    assert len(wire.sent("GET", "/version")) == 1
+    await ask(sandbox, "DELETE", f"/pods/{pod}")
+    assert (await agent.call("get_pod", pod="one"))["pod"]["status"] != "RUNNING", "its state is read anew"
+    later = await rent(sandbox, "two")
+    assert (await agent.call("get_pod", pod="two"))["pod"]["pod_id"] == later
+    assert lists(wire) == 2
+    await agent.call("reboot_pod", pod="two", wait_seconds=0)
+    assert lists(wire) > 2, "what acts on a pod reads anew which one it is"
 
 
 async def test_a_change_of_ours_is_seen_at_once(agent: Agent, wire: Wire) -> None:
