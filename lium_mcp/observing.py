@@ -9,7 +9,7 @@ from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["call", "request", "rent", "transaction"]
+Kind = Literal["call", "request", "wait", "rent", "transaction"]
 
 
 @dataclass(slots=True)
@@ -17,8 +17,9 @@ class Work:
     """Something that goes on.
 
     Attributes:
-        kind: A tool's call, one attempt of a request to Lium, a rent that is sent, or a transaction of the ledger.
-        name: The tool; the method and the template of the path; the kind of order; whether it reads or writes.
+        kind: A tool's call, one attempt of a request to Lium, its wait for a turn, a rent that is sent, or a
+            transaction of the ledger.
+        name: The tool; the method and the template of the path; `turn`; the kind of order; whether it reads or writes.
         outcome: What has come of it: a code, a status. What does not end by itself was cancelled.
         request_id: The id under which Lium's logs know the request.
     """

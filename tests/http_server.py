@@ -94,6 +94,13 @@ def serving_amid(home: Path, names: dict[str, list[list[str]]], *options: str, *
 
 
 @contextmanager
+def serving_at(home: Path, seconds: float, **settings: str) -> Iterator[Served]:
+    """Run it with a clock that is ahead by so many seconds."""
+    with _serving(home, ["tests.shifted", str(seconds)], (), settings) as served:
+        yield served
+
+
+@contextmanager
 def serving_within(
     home: Path,
     settings: dict[str, str],

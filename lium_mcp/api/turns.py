@@ -10,6 +10,8 @@ from typing import Final
 
 import anyio
 
+from lium_mcp.observing import Work, observed
+
 PART_OF_FREE: Final = 3
 """Who has a third as many as are free gets no more."""
 
@@ -70,8 +72,11 @@ class Turns:
         called = anyio.Event()
         self._waiting.setdefault(owner, deque()).append(called)
         try:
-            with anyio.fail_after(most_seconds):
-                await called.wait()
+            with observed(Work("wait", "turn")) as work:
+                work.outcome = "timeout"
+                with anyio.fail_after(most_seconds):
+                    await called.wait()
+                work.outcome = "ok"
         except BaseException:
             if called.is_set():
                 self._give_back(owner)

@@ -7,6 +7,7 @@ Whatever is not a clear yes changes nothing. There is no way for the model to an
 
 import hashlib
 import json
+import logging
 import math
 import os
 import time
@@ -29,6 +30,8 @@ from pydantic import BaseModel, Field, ValidationError
 from lium_mcp.figures import counted
 from lium_mcp.guard.consent import NOTHING_TO_ASK, ConfirmMode, NotConfirmed, Question
 
+log = logging.getLogger(__name__)
+
 ANSWER_SECONDS: Final = 300.0
 STATE_SECONDS: Final = 600.0
 """How long an answer that comes with a later request may take."""
@@ -46,6 +49,15 @@ _NO_ANSWERS: Final = (
     'of inputRequests, what the person did: {"action": "accept", "content": {"confirm": true}}, {"action": "decline"} '
     'or {"action": "cancel"}; requestState is to be sent back as it came.'
 )
+
+_NOT_OURS: Final = "invalid_request_state"
+"""What the SDK says of every seal that it does not take, whatever is wrong with it."""
+_SEAL_REFUSED: Final = (
+    "Nothing was changed. A question is open for ten minutes, to the account that was asked, for the same tool and "
+    "arguments, and at servers that have the same secret and whose clocks agree within a minute. Call again without "
+    "requestState to have the person asked anew."
+)
+_CLOCK_SECONDS: Final = 5.0
 
 # How long ago the question was put to which this request brings the answer.
 _asked_seconds_ago: ContextVar[float] = ContextVar("_asked_seconds_ago", default=math.inf)
@@ -197,7 +209,12 @@ async def check_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext
     # A request may be served in the context of the one before.
     _opened.set(None)
     _asked_seconds_ago.set(math.inf)
-    return await call_next(ctx)
+    try:
+        return await call_next(ctx)
+    except MCPError as error:
+        if isinstance(error.data, dict) and error.data.get("reason") == _NOT_OURS:
+            raise MCPError(error.code, f"{error.message}. {_SEAL_REFUSED}", error.data) from None
+        raise
 
 
 def unusable_answer() -> NotConfirmed:
@@ -284,6 +301,12 @@ class QuestionSeals(RequestStateCodec):
             seconds = anyio.current_time() - head["steady"] if is_own else time.time() - head["wall"]
         except (ValueError, KeyError, TypeError):
             raise InvalidRequestState("of another version") from None
+        if seconds < -_CLOCK_SECONDS:
+            log.warning(
+                "The answer to a question has come %.0f seconds before it was put, by the clock of the server that put "
+                "it: one of the two clocks is wrong, and beyond a minute answers are refused",
+                -seconds,
+            )
         _asked_seconds_ago.set(seconds if seconds >= 0 else math.inf)
         _opened.set(OpenedSeal(hashlib.sha256(token.encode()).hexdigest(), question))
         return payload

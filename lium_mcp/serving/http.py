@@ -152,6 +152,7 @@ def build_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with streams.run(), json.run(), anyio.create_task_group() as group:
             group.start_soon(sessions.close_idle)
+            group.start_soon(readiness.look)
             yield
             group.cancel_scope.cancel()
         if desk is not None:
@@ -201,7 +202,7 @@ async def serve_http(
 
     with listen(settings, "port") as listener, _talking_once():
         tools = [tool.name for tool in await server.list_tools()]
-        async with _showing_metrics(settings, opened, table, repeats), traced(tools):
+        async with _showing_metrics(settings, opened, table, repeats), traced(tools, server.middleware):
             address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
             for doubt in doubts_about_ledger(settings):
                 log.warning(doubt)

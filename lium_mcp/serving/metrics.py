@@ -11,7 +11,16 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -30,6 +39,7 @@ _LONG_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 
 _KINDS: Final[dict[Kind, tuple[str, str, str, tuple[float, ...]]]] = {
     "call": ("calls", "Tool calls that ended.", "tool", _LONG_SECONDS),
     "request": ("upstream_requests", "Attempts of requests to Lium.", "route", _SHORT_SECONDS),
+    "wait": ("upstream_waits", "Waits of requests to Lium, while others have all the places.", "of", _SHORT_SECONDS),
     "rent": ("rents", "Rents that were sent.", "order", _LONG_SECONDS),
     "transaction": ("ledger_transactions", "Transactions of the ledger.", "access", _SHORT_SECONDS),
 }
@@ -49,6 +59,7 @@ class Metrics:
     """
 
     def __init__(self, sessions: Callable[[], int], connections: Callable[[], int], repeats: Callable[[], int]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the time since which each is counted would be half of all that is shown
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         Info("lium_mcp", "This server.", registry=registry).info({"version": __version__})

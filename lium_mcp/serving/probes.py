@@ -41,6 +41,10 @@ class Readiness:
         self._checking: asyncio.Task[bool] | None = None
         self._is_leaving = self._is_draining = False
 
+    async def look(self) -> None:
+        """Look once, before anybody asks: what is wrong is in the log from the start."""
+        await self._is_reachable()
+
     def leave(self) -> None:
         """Tell probes that calls should go elsewhere, and still take those that come."""
         self._is_leaving = True

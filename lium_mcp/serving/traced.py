@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
+from mcp.server.context import ServerMiddleware
 
 from lium_mcp.observing import observe
 from lium_mcp.package_extras import lacks
@@ -23,13 +24,14 @@ _LOOK_SECONDS: Final = 0.02
 
 
 @asynccontextmanager
-async def traced(tools: Collection[str]) -> AsyncIterator[None]:
+async def traced(tools: Collection[str], middleware: list[ServerMiddleware[None]]) -> AsyncIterator[None]:
     """Send traces of the work in the block where the standard variables say.
 
     They may be meant for other programs: what is missing is said in the log, and stops nothing.
 
     Args:
         tools: The names of all tools that there are.
+        middleware: What the server's messages go through.
     """
     if not _is_wanted(os.environ):
         yield
@@ -49,6 +51,7 @@ async def traced(tools: Collection[str]) -> AsyncIterator[None]:
     tracing = Tracing(Watched(OTLPSpanExporter(), _whereto(os.environ)), tools)
     trace.set_tracer_provider(tracing.provider)
     observe(tracing.observe, capture)
+    middleware.insert(0, tracing.below_header)
     log.info("Sending traces")
     try:
         yield

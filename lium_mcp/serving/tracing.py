@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
+from mcp.server import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
 from opentelemetry import context, trace
+from opentelemetry.propagate import extract
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -51,6 +54,18 @@ class Tracing:
         self.provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
         self.provider.add_span_processor(BatchSpanProcessor(_PlainExporter(exporter, tools)))
         self._tracer = self.provider.get_tracer(_OURS, __version__)
+
+    async def below_header(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """MCP middleware, outside the SDK's: a message whose `_meta` names no span is below that of `traceparent`."""
+        headers = getattr(ctx.request, "headers", None)
+        given = extract(dict(headers), context.Context()) if headers else context.Context()
+        if not trace.get_current_span(given).get_span_context().is_valid:
+            return await call_next(ctx)
+        token = context.attach(given)
+        try:
+            return await call_next(ctx)
+        finally:
+            context.detach(token)
 
     @contextmanager
     def observe(self, work: Work) -> Iterator[None]:

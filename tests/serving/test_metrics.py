@@ -88,6 +88,30 @@ async def test_what_goes_on_now_and_what_was_cancelled_is_seen(counted: Served, 
     assert value(ended, "lium_mcp_upstream_requests_total", route="GET /users/me", outcome="cancelled") == 1
 
 
+async def test_requests_that_wait_for_their_turn_are_told_from_those_that_lium_has(
+    counted: Served, lium: Simulated
+) -> None:
+    lium.fault("slow", seconds=60, match={"method": "GET", "path": "/pods/*"}, times=100)
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
+        headers = HEADERS | {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "get_pod"}
+        bodies = [
+            tool_call("get_pod", {"pod": f"{POD[:-2]}{number}", "wait_seconds": 0}, modern=True)
+            for number in range(10, 50)
+        ]
+        calls = [asyncio.create_task(http.post(f"{counted.url}/mcp", json=body, headers=headers)) for body in bodies]
+        await until(lambda: value(read(counted), "lium_mcp_in_flight", kind="wait") >= 10)
+        during = read(counted)
+        waiting = value(during, "lium_mcp_in_flight", kind="wait")
+        under_way = value(during, "lium_mcp_in_flight", kind="request") - waiting
+        assert 20 <= under_way <= 30, "a key alone has a quarter of the places"
+        for call in calls:
+            call.cancel()
+    await until(lambda: value(read(counted), "lium_mcp_in_flight", kind="wait") == 0)
+    ended = read(counted)
+    assert sum(number for (name, _), number in ended.items() if name == "lium_mcp_upstream_waits_total") >= 10
+    assert not any(name.endswith("_created") for name, _ in ended)
+
+
 async def test_labels_are_from_short_lists_whatever_callers_and_lium_say(counted: Served, lium: Simulated) -> None:
     lium.fault("error", status=500, match=RENT_REQUEST, times=1)
     async with calling(counted.url, "legacy", {"User-Agent": "Hdr9planted"}) as caller:

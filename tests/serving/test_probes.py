@@ -122,6 +122,15 @@ def test_without_the_database_that_replicas_share_it_is_not_ready_and_lives(lium
     assert lium.state()["requests"] == []
 
 
+async def test_that_the_database_does_not_answer_is_in_the_log_before_anybody_asks(
+    lium: Simulated, tmp_path: Path
+) -> None:
+    url = f"postgresql://somebody:hidden-password@127.0.0.1:{free_port()}/x"
+    with serving(tmp_path, LIUM_BASE_URL=lium.base_url, LIUM_MCP_STATE_URL=url) as served:
+        await until(lambda: "not ready" in served.stderr())
+        assert served.stop() == 0
+
+
 def test_a_database_that_hangs_holds_up_neither_the_probe_nor_the_end(lium: Simulated, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://somebody:x@127.0.0.1:{silent.getsockname()[1]}/x"

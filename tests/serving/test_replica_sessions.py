@@ -1,5 +1,6 @@
 """Sessions of older clients where there are several replicas: found by their ids, or not kept at all."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ from lium_mcp.sandbox import API_KEY
 from tests.compat.simulated import Simulated, simulating
 from tests.guard.test_confirm import staged
 from tests.harness import Person, text_of
-from tests.http_server import LEGACY_VERSION, WAYS, Served, calling, initialize, initialized, tool_call
+from tests.http_server import LEGACY_VERSION, MODERN_VERSION, WAYS, Served, calling, initialize, initialized, tool_call
 from tests.proxies import CADDY, HAPROXY, NGINX, Proxy
 from tests.replicas import client_of, replicas
+from tests.serving.test_http import until
 
 MINE = {"X-API-Key": API_KEY}
 TRIES = 15
@@ -89,6 +91,35 @@ async def test_without_sessions_any_replica_serves_an_older_client_and_asks_nobo
 
 async def said(http: httpx2.AsyncClient, server: Served, tool: str, arguments: dict[str, Any]) -> str:
     return (await http.post(f"{server.url}/mcp", json=tool_call(tool, arguments, modern=False))).text
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("proxy", [NGINX, HAPROXY, CADDY], ids=lambda proxy: proxy.program)
+async def test_whose_request_dies_with_its_replica_is_told_so_in_json(
+    lium: Simulated, tmp_path: Path, shared_ledger: str, proxy: Proxy
+) -> None:
+    lium.fault("slow", seconds=60, match={"method": "GET", "path": "/users/me"}, times=10)
+    body = tool_call("get_balance", {}, modern=True)
+    headers = EVERY | {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "get_balance"}
+    with (
+        replicas(tmp_path, 2, shared_ledger, named=proxy.replicas, LIUM_BASE_URL=lium.base_url) as servers,
+        proxy.before(servers, tmp_path / "proxy") as url,
+    ):
+        async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
+            calling_it = asyncio.create_task(http.post(f"{url}/mcp", json=body | {"params": without_progress(body)}))
+            await until(lambda: lium.requests("GET", "/users/me"))
+            for server in servers:
+                server.process.kill()
+                server.process.wait()
+            answer = await calling_it
+    assert (answer.status_code, answer.headers["content-type"]) == (502, "application/json")
+    assert answer.json()["error"]["message"].startswith("No answer came: the server that had this request has ended.")
+
+
+def without_progress(message: dict[str, Any]) -> dict[str, Any]:
+    """What a request says that wants no progress, so that nothing of its answer comes before all of it."""
+    params = dict(message["params"])
+    return params | {"_meta": {name: one for name, one in params["_meta"].items() if name != "progressToken"}}
 
 
 @pytest.mark.external

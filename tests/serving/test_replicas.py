@@ -17,7 +17,7 @@ from lium_mcp.toolkit.listing import read_listing
 from tests.compat.simulated import Simulated, simulating
 from tests.guard.test_confirm import CASES, staged
 from tests.harness import PUBLIC_KEY, Person, text_of
-from tests.http_server import Served, calling, serving
+from tests.http_server import Served, calling, serving, serving_at
 from tests.postgres import Postgres
 from tests.replicas import NEXT_STATE_KEY, STATE_KEY, answer, client_of, put, replicas
 
@@ -190,6 +190,29 @@ async def test_secrets_are_exchanged_while_questions_are_open(lium: Simulated, t
             done = await answer(clients[answering], asked, "reboot_pod", arguments)
             assert not done.is_error, f"{asking}, {answering}: {text_of(done)}"
             lium.turn(minutes=5)
+
+
+@pytest.mark.parametrize(("behind_seconds", "counts"), [(40, True), (180, False)])
+async def test_clocks_may_differ_by_a_minute_and_beyond_that_they_are_named(
+    lium: Simulated, tmp_path: Path, state_url: str, behind_seconds: float, counts: bool
+) -> None:
+    await staged(lium.playing, "reboot_pod")
+    arguments = {"pod": "train", "wait_seconds": 0}
+    shared = {"LIUM_BASE_URL": lium.base_url, "LIUM_MCP_STATE_URL": state_url, "LIUM_MCP_STATE_KEYS": STATE_KEY}
+    with serving(tmp_path / "one", **shared) as one, serving_at(tmp_path / "two", -behind_seconds, **shared) as two:
+        async with client_of([one]) as asking, client_of([two]) as answering:
+            asked = await put(asking, "reboot_pod", arguments)
+            if counts:
+                done = await answer(answering, asked, "reboot_pod", arguments)
+                assert not done.is_error, text_of(done)
+            else:
+                with pytest.raises(MCPError, match=r"Nothing was changed\..* whose clocks agree within a minute"):
+                    await answer(answering, asked, "reboot_pod", arguments)
+            lium.turn(minutes=5)
+            asked = await put(answering, "reboot_pod", arguments)
+            done = await answer(asking, asked, "reboot_pod", arguments)
+            assert not done.is_error, text_of(done)
+        assert "one of the two clocks is wrong" in two.stderr()
 
 
 async def test_without_a_common_secret_only_the_process_that_asked_takes_the_answer(

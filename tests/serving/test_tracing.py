@@ -101,6 +101,26 @@ async def test_a_call_is_one_trace_with_its_requests_to_lium(lium: Simulated, tm
         assert text not in whole
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_message_is_below_the_span_of_its_header_where_it_names_none_itself(
+    lium: Simulated, tmp_path: Path, way: Way
+) -> None:
+    of_header, of_meta = f"{1:032x}", f"{2:032x}"
+    settings = {"OTEL_BSP_SCHEDULE_DELAY": "10", "LIUM_BASE_URL": lium.base_url, "LIUM_API_KEY": API_KEY}
+    with receiver() as (url, sent), serving(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=url, **settings) as served:
+        async with calling(served.url, way, {"traceparent": f"00-{of_header}-{3:016x}-01"}) as caller:
+            await caller.call("list_pods")
+            meta = {"traceparent": f"00-{of_meta}-{4:016x}-01"}
+            await caller.client.call_tool("list_ssh_keys", {}, meta=meta)  # type: ignore[arg-type]
+        calls = {"tools/call list_pods", "tools/call list_ssh_keys"}
+        await until(lambda: calls <= {span.name for _, span in sent})
+        assert served.stop() == 0
+    traces = {span.name: (span.trace_id.hex(), span.parent_span_id.hex()) for _, span in sent}
+    assert traces["tools/call list_pods"] == (of_header, f"{3:016x}")
+    assert traces["tools/call list_ssh_keys"] == (of_meta, f"{4:016x}")
+    assert traces["GET /pods"][0] == of_header
+
+
 def test_what_others_put_into_a_span_does_not_leave() -> None:
     exporter = InMemorySpanExporter()
     tracing = Tracing(exporter, ["get_pod"])
