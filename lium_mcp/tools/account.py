@@ -11,7 +11,7 @@ from pydantic import Field
 
 from lium_mcp.api.account import BillingStatement, StatementPod
 from lium_mcp.failures import Failure
-from lium_mcp.figures import rounded
+from lium_mcp.figures import counted, rounded
 from lium_mcp.inputs import ShortText
 from lium_mcp.results import Result, Usd, UtcTime
 from lium_mcp.services.balance import Balance, read_balance
@@ -155,16 +155,16 @@ def _incomplete(statement: BillingStatement, *, by_day: bool) -> str | None:
     uncharged = sum(1 for pod in statement.pods if pod.total is None)
     missing = []
     if statement.unreadable_pods:
-        missing.append(f"{statement.unreadable_pods} rows of Lium's statement could not be read")
+        missing.append(f"{counted(statement.unreadable_pods, 'row')} of Lium's statement could not be read")
     if uncharged:
-        missing.append(f"of {uncharged} pods it does not say the charge")
+        missing.append(f"of {counted(uncharged, 'pod')} it does not say the charge")
     undated = sum(1 for pod in statement.pods if pod.total and not _says_days(pod))
     if by_day and undated:
-        missing.append(f"of {undated} pods it does not say on which days")
+        missing.append(f"of {counted(undated, 'pod')} it does not say on which days")
     if not missing:
         return None
     told = " and ".join(missing)
-    whole = "total_usd is Lium's own" if statement.total is not None else "Lium states no total"
+    whole = "the total is Lium's own" if statement.total is not None else "Lium states no total"
     return f"{told[0].upper()}{told[1:]}: what the rows add up to may be too low; {whole}."
 
 
@@ -174,9 +174,9 @@ def _says_days(pod: StatementPod) -> bool:
 
 
 def _beyond_pods(statement: BillingStatement) -> float | None:
-    """What the total holds that no pod was charged; None where nothing, or where that cannot be told."""
+    """What the total holds beside the pods, below zero where it was given back; None where nothing, or not told."""
     of_pods = [pod.total for pod in statement.pods]
     if statement.total is None or None in of_pods:
         return None
     beyond = statement.total - sum(total or 0 for total in of_pods)
-    return beyond if beyond >= _CENT else None
+    return beyond if abs(beyond) >= _CENT else None

@@ -125,13 +125,14 @@ class MarketPrices(Timed):
 
 
 class QuotedLine(Result):
-    """One line of a quote."""
+    """One line of a quote; without an amount what it costs is not known before, and comes on top."""
 
     item: str
     unit: str | None = None
     quantity: float | None = None
     rate_usd: UsdRate | None = None
     amount_usd: Usd | None = None
+    note: str | None = None
 
 
 class RentalQuote(Result):
@@ -322,9 +323,10 @@ async def quote_rental(
                 quantity=line.quantity,
                 rate_usd=line.rate_usd,
                 amount_usd=line.amount_usd,
+                note=line.note if line.amount_usd is None and line.note else None,
             )
             for line in priced.lines
-            if line.quantity != 0 or line.amount_usd
+            if line.quantity != 0 or line.amount_usd or (line.amount_usd is None and line.note)
         ],
         balance_usd=balance,
         balance_must_exceed_usd=priced.balance_must_exceed_usd,

@@ -215,9 +215,9 @@ async def test_a_total_that_lium_does_not_state_is_not_zero(
     [
         ([{"pod_id": "p1", "total": 3}], 3, None),
         ([{"pod_id": "p1", "total": 3}, 7, {"total": 2}], 5, "2 rows of Lium's statement could not be read: "),
-        ([{"pod_id": "p1", "total": "much"}], 5, "Of 1 pods it does not say the charge: "),
-        ([{"pod_id": "p1"}, None], None, "could not be read and of 1 pods it does not say the charge: "),
-        ("a text", 5, "1 rows"),
+        ([{"pod_id": "p1", "total": "much"}], 5, "Of 1 pod it does not say the charge: "),
+        ([{"pod_id": "p1"}, None], None, "could not be read and of 1 pod it does not say the charge: "),
+        ("a text", 5, "1 row of"),
     ],
 )
 async def test_charges_that_cannot_be_read_are_told_of(
@@ -232,7 +232,7 @@ async def test_charges_that_cannot_be_read_are_told_of(
         return
     assert said in spending["incomplete"]
     assert "may be too low" in spending["incomplete"]
-    assert ("Lium states no total" if total is None else "total_usd is Lium's own") in spending["incomplete"]
+    assert ("Lium states no total" if total is None else "the total is Lium's own") in spending["incomplete"]
 
 
 async def test_spending_between_two_days_says_of_when_it_is_and_what_still_runs(morning: Sandbox) -> None:
@@ -290,7 +290,7 @@ async def test_days_that_are_none_are_refused_before_anything_is_sent(
     [
         (5, [{"pod_id": "p", "total": 3}], 2),
         (5, [{"pod_id": "p", "total": 5}], None),
-        (5, [{"pod_id": "p", "total": 6}], None),
+        (5, [{"pod_id": "p", "total": 6}], -1),
         (5, [{"pod_id": "p"}], None),
         (None, [{"pod_id": "p", "total": 3}], None),
         (0.3, [{"pod_id": "p", "total": 0.1}, {"pod_id": "q", "total": 0.2}], None),
@@ -478,6 +478,26 @@ async def test_spending_by_day_is_what_the_ledger_charged_on_each(morning: Sandb
     of_pods = [row["total_usd"] for pod in spending["pods"] for row in pod["days"]]
     assert sum(of_pods) == pytest.approx(spending["total_usd"], abs=1e-3)
     assert "incomplete" not in spending
+
+
+async def test_what_was_given_back_is_told_as_such_on_its_day(sandbox: Sandbox) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "pod_id": "a",
+            "total": 15,
+            "days": [{"billing_day": "2026-02-01", "amount": 20}, {"billing_day": "2026-02-02", "amount": -5}],
+        },
+        {"pod_id": "b", "total": -7.5, "days": [{"billing_day": "2026-02-02", "amount": -7.5}]},
+    ]
+    wire = Wire(sandbox)
+    wire.on("GET", "/billing/statement", answering(200, {"total": 7.5, "pods": rows}))
+    async with agent_on(sandbox, transport=wire) as agent:
+        spending = await agent.call("get_spending", by_day=True)
+    assert spending["days"] == [{"day": "2026-02-01", "total_usd": 20}, {"day": "2026-02-02", "total_usd": -12.5}]
+    assert [pod["total_usd"] for pod in spending["pods"]] == [15, -7.5]
+    assert spending["pods"][1]["days"] == [{"day": "2026-02-02", "total_usd": -7.5}]
+    assert "incomplete" not in spending
+    assert "beyond_pods_usd" not in spending
 
 
 async def test_what_lium_says_no_day_of_is_named(sandbox: Sandbox) -> None:

@@ -182,7 +182,7 @@ async def test_a_chart_of_weeks_is_thinned_evenly(agent: Agent, file: Path) -> N
         history = (await look(agent, gpu_type=H100, history_days=days))[H100]["past"]["history"]
         assert of_one[0] <= len(history["at"]) <= of_one[1]
         times = [datetime.fromisoformat(at).timestamp() for at in history["at"]]
-        steps = {later - earlier for earlier, later in pairwise(times[1:-1])}
+        steps = {later - earlier for earlier, later in pairwise(times[:-2])}
         assert len(steps) == 1
         assert times[0] >= start - days * DAY
         assert {len(column) for column in history.values()} == {len(times)}
@@ -192,6 +192,32 @@ async def test_a_chart_of_weeks_is_thinned_evenly(agent: Agent, file: Path) -> N
             assert history["lowest_usd"][index] == pytest.approx(kept[int(at)][2])
     everything = await look(agent, history_days=30)
     assert sum(len(row.get("past", {}).get("history", {"at": []})["at"]) for row in everything.values()) <= 2000
+
+
+@pytest.mark.parametrize("days", [1, 7, 30])
+async def test_what_is_no_more_than_a_chart_holds_is_not_thinned(agent: Agent, days: int) -> None:
+    """Whatever the time that is asked for: the range that stands beside it is of these very samples."""
+    seen = await look_often(agent, 17)
+    past = (await look(agent, gpu_type=H100, history_days=days))[H100]["past"]
+    assert past["history"]["lowest_usd"] == [each[H100]["min_usd"] for each in seen]
+
+
+async def test_a_thinned_chart_keeps_each_low_and_the_newest_sample(agent: Agent, file: Path) -> None:
+    await look(agent)
+    start = int(agent.clock.now().timestamp())
+    cycle = (1.0, 1.05, 1.1)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("DELETE FROM samples")
+        samples = [(1, start - TEN_MINUTES * n, H100, cycle[n % 3], 2.0 + n, 8, 1) for n in range(1, 7 * 144)]
+        connection.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", samples)
+    past = (await look(agent, gpu_type=H100, history_days=7))[H100]["past"]
+    lowest = past["history"]["lowest_usd"]
+    assert 160 <= len(lowest) <= 200
+    assert set(lowest[:-2]) == {1.0}, "each stretch of an hour had it"
+    assert lowest[-1] == cycle[1], "the newest stands for itself"
+    kept = {row[0]: row for row in rows_in(file) if row[1] == H100}
+    for at, low, middle in zip(past["history"]["at"], lowest, past["history"]["median_usd"], strict=True):
+        assert kept[int(datetime.fromisoformat(at).timestamp())][2:4] == pytest.approx((low, middle))
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------

@@ -90,8 +90,13 @@ async def test_a_quote_says_what_the_api_says(sandbox: Sandbox, splittable: Row,
     assert quote["balance_must_exceed_usd"] == pytest.approx(theirs["rent_balance_required_usd"], abs=1e-4)
     assert quote["hours_balance_covers"] == pytest.approx(100 / theirs["price_per_hour"], abs=0.01)
     assert [line["item"] for line in theirs["lines"]] == ["compute", "volume", "backup", "egress"]
-    assert [line["item"] for line in quote["lines"]] == ["compute", "volume", "backup"]  # none of nothing at no price
-    assert sum(line["amount_usd"] for line in quote["lines"]) == pytest.approx(quote["total_usd"], abs=1e-3)
+    assert quote["lines"][3] == {
+        "item": "egress",
+        "unit": "GB",
+        "quantity": 0,
+        "note": "charged at provider cost",
+    }, "what nobody can price before is no reason to keep silent about it"
+    assert sum(line.get("amount_usd", 0) for line in quote["lines"]) == pytest.approx(quote["total_usd"], abs=1e-3)
 
 
 @pytest.mark.parametrize("said", [{"total_usd": None, "lines": []}, {"price_per_hour": None, "total_usd": 0}])

@@ -238,13 +238,14 @@ class Executor(ApiModel):
 
 
 class QuoteLine(ApiModel):
-    """One position of a quote; egress has no amount."""
+    """One position of a quote; egress has no amount, and a note that says why."""
 
     item: ApiText = ""
     unit: ApiText = ""
     rate_usd: ApiFloat = None
     quantity: ApiFloat = None
     amount_usd: ApiFloat = None
+    note: ApiText = ""
 
 
 class Quote(ApiModel):

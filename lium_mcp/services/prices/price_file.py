@@ -59,14 +59,24 @@ SELECT json_group_array(json_array(gpu_type, at)) FROM (
     WHERE market = (SELECT id FROM markets WHERE base_url = :market) AND at >= 0 AND at < :until GROUP BY gpu_type
 )
 """
-# Beside MAX, SQLite takes the other columns from the very row that has it.
+# A type is thinned only where it has more samples than points, evenly over the time that it was seen. Of each stretch
+# stands the cheapest sample, since a price that was there must not vanish from a chart of the lowest, and the newest
+# stands for itself. Beside MIN, SQLite takes the other columns from the very row that has it.
 _SERIES: Final = """
-SELECT json_group_array(json_array(gpu_type, at, lowest_usd, median_usd, gpus, nodes)) FROM (
-    SELECT gpu_type, MAX(at) AS at, lowest_usd, median_usd, gpus, nodes
-    FROM samples
+WITH wanted AS (
+    SELECT gpu_type, at, lowest_usd, median_usd, gpus, nodes FROM samples
     WHERE market = (SELECT id FROM markets WHERE base_url = :market) AND at >= :since AND at < :until
         AND gpu_type IN (SELECT value FROM json_each(:types))
-    GROUP BY gpu_type, samples.at / :step ORDER BY gpu_type, samples.at
+), stretches AS (
+    SELECT gpu_type, MIN(at) AS first_at, MAX(at) AS last_at,
+        CASE WHEN COUNT(*) <= :most THEN 1
+            ELSE ((MAX(at) - MIN(at)) / (:most - 1) / :slot + 1) * :slot END AS step
+    FROM wanted GROUP BY gpu_type
+)
+SELECT json_group_array(json_array(gpu_type, at, lowest_usd, median_usd, gpus, nodes)) FROM (
+    SELECT gpu_type, at, MIN(lowest_usd) AS lowest_usd, median_usd, gpus, nodes
+    FROM wanted JOIN stretches USING (gpu_type)
+    GROUP BY gpu_type, at = last_at, (at - first_at) / step ORDER BY gpu_type, at
 )
 """
 
@@ -123,16 +133,15 @@ class PriceFile:
         """
         return {first.gpu_type: first.at for first in self._read(First, _FIRST, market=market, until=until)}
 
-    def series(
-        self, market: str, gpu_types: Collection[str], *, since: int, until: int, step_seconds: int
-    ) -> list[Point]:
-        """Samples of these GPU types, by type and time: the newest of each stretch of so many seconds.
+    def series(self, market: str, gpu_types: Collection[str], *, since: int, until: int, most: int) -> list[Point]:
+        """Samples of these GPU types, by type and time: of a type with more than `most`, the cheapest of each stretch.
 
         Raises:
             PriceFileUnusable: it cannot be read.
         """
         types = json.dumps(list(gpu_types))
-        return self._read(Point, _SERIES, market=market, types=types, since=since, until=until, step=step_seconds)
+        times = {"since": since, "until": until, "slot": SLOT_SECONDS}
+        return self._read(Point, _SERIES, market=market, types=types, most=most, **times)
 
     def _read(self, kind: type[R], query: str, **values: str | int) -> list[R]:
         if self._path is not None and not self._path.exists():

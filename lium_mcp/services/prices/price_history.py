@@ -5,7 +5,6 @@ used, the log says so once, and calls go on without a history.
 """
 
 import logging
-import math
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -134,20 +133,18 @@ class PriceHistory:
         return past
 
     async def series(self, now: datetime, days: int, gpu_types: Collection[str]) -> Mapping[str, list[Point]] | None:
-        """Samples of the last days before these ten minutes, thinned evenly: of many types fewer for each.
+        """Samples of the last days before these ten minutes; where there are too many, fewer of each type.
 
         Returns:
             Those of each type; None where they cannot be read.
         """
         until = self._until(now)
         points = min(_MOST_POINTS, max(_MOST_POINTS_IN_ALL // max(len(gpu_types), 1), _LEAST_POINTS))
-        # Whole slots, so that each has as many samples; one stretch more begins where the first is cut off.
-        step_seconds = math.ceil(days * _DAY_SECONDS / (points - 1) / SLOT_SECONDS) * SLOT_SECONDS
 
         def work(file: "PriceFile") -> Mapping[str, list[Point]]:
             found: dict[str, list[Point]] = {}
             since = until - days * _DAY_SECONDS
-            rows = file.series(self._market, gpu_types, since=since, until=until, step_seconds=step_seconds)
+            rows = file.series(self._market, gpu_types, since=since, until=until, most=points)
             for row in rows:
                 found.setdefault(row.gpu_type, []).append(row)
             return found
