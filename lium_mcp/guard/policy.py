@@ -261,7 +261,8 @@ class Policy:
     def standings(self, commitments: Sequence[Commitment], spent_usd: float | None) -> list[Standing]:
         """How far the limits that add up are used; a use that is not bounded is None.
 
-        Of a budget nothing is left once what was charged alone reaches it, whatever more is committed.
+        Of a budget nothing is left once what was charged alone reaches it, whatever more is committed; where that is
+        not bounded, what was charged is used at least.
         """
         burn = known_sum(item.price_per_hour_usd for item in commitments)
         committed = committed_usd(commitments)
@@ -277,7 +278,7 @@ class Policy:
                 continue
             left = None if now is None else max(allowed - now, 0)
             if limit == "budget_usd" and spent_usd is not None and spent_usd >= allowed:
-                left = 0
+                now, left = (spent_usd if now is None else now), 0
             rows.append(Standing(limit, allowed, now, left))
         return rows
 

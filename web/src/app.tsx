@@ -3,7 +3,7 @@ import { useComputed } from "@preact/signals";
 import { Component, type ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { dismiss, notices, underWay } from "./data/actions";
-import { asleep, cutOff, hasRead, newestAt, refresh } from "./data/readings";
+import { asleep, cutOff, here, isMissing, oldest, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
 import { controls, type Ended, ended, filling, type Host, muted, NO_CALLS } from "./host/host";
@@ -46,7 +46,14 @@ function Shown({ name }: { name: View }) {
       {muted.value ? (
         <p class="banner small">{NO_CALLS.message}</p>
       ) : (
-        cutOff.value !== undefined && <CutOff failure={cutOff.value} hasData={hasRead()} again={() => void refresh()} />
+        cutOff.value.map((why) => (
+          <CutOff
+            key={`${why.code} ${why.message}`}
+            failure={why}
+            hasData={!isMissing(why)}
+            again={() => void refresh()}
+          />
+        ))
       )}
       {failedOpening.value !== undefined && <Trouble failure={failedOpening.value} />}
       <Guard key={name}>
@@ -140,16 +147,14 @@ function Sandbox() {
   );
 }
 
-/** How old what is shown is, and the button that reads it anew. */
+/** How old the oldest of what is shown is, and the button that reads it anew. */
 function Freshness() {
   const [busy, setBusy] = useState(false);
-  const [at, setAt] = useState(Date.now());
-  useEffect(() => {
-    const tick = setInterval(() => setAt(Date.now()), 1000);
-    return () => clearInterval(tick);
-  }, []);
-  const newest = newestAt.value;
-  const age = newest === undefined ? undefined : Math.max(0, Math.floor((at - newest) / 1000));
+  // Read in any case: by it the words are made anew each second.
+  const at = here.value;
+  const { at: since, isWhole } = oldest();
+  const age = since === undefined ? undefined : Math.max(0, Math.round((at - since) / 1000));
+  const words = age === undefined ? "" : age < 3 && isWhole ? "Up to date" : age < 3 ? "Just now" : `${span(age)} ago`;
   const again = async (): Promise<void> => {
     setBusy(true);
     await refresh();
@@ -158,10 +163,14 @@ function Freshness() {
   return (
     <>
       <span
-        class="freshness quiet small"
-        title={asleep.value ? "Nobody was here for a while. Touch the page, and it reads on." : undefined}
+        class={`freshness small ${isWhole ? "quiet" : "warn-text"}`}
+        title={
+          asleep.value
+            ? "Nobody was here for a while. Touch the page, and it reads on."
+            : "When the oldest of what is shown here was read"
+        }
       >
-        {asleep.value ? "Resting" : age === undefined ? "" : age < 3 ? "Up to date" : `${span(age)} ago`}
+        {[asleep.value ? "Resting" : words, isWhole ? "" : "not all is read"].filter(Boolean).join(", ")}
       </span>
       {!muted.value && <IconButton icon="refresh" label="Read anew" onPress={again} busy={busy} />}
     </>

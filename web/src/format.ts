@@ -22,6 +22,16 @@ const large = new Intl.NumberFormat(LOCALE, {
   notation: "compact",
   maximumFractionDigits: 1,
 });
+/** What three places would make zero of, to the first digits that are none. */
+const tiny = new Intl.NumberFormat(LOCALE, { style: "currency", currency: "USD", maximumSignificantDigits: 2 });
+const TINY = 0.0005;
+const short = new Intl.NumberFormat(LOCALE, {
+  style: "currency",
+  currency: "USD",
+  notation: "compact",
+  minimumFractionDigits: 0,
+  maximumFractionDigits: 2,
+});
 const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 1 });
 
@@ -29,13 +39,36 @@ const tenth = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 1 });
 export function usd(amount: number | undefined): string {
   if (amount === undefined) return UNKNOWN;
   if (Math.abs(amount) >= LARGE) return large.format(amount);
+  if (isTiny(amount)) return tiny.format(amount);
   return amount !== 0 && Math.abs(amount) < 0.1 ? fine.format(amount) : cents.format(amount);
 }
 
-/** A price of one GPU or pod for an hour: always three places, so that a column lines up. */
+/** A price of one GPU or pod for an hour: always three places, so that a column lines up, unless these were zeros. */
 export function price(perHour: number | undefined): string {
   if (perHour === undefined) return UNKNOWN;
+  if (isTiny(perHour)) return tiny.format(perHour);
   return (Math.abs(perHour) >= LARGE ? large : fine).format(perHour);
+}
+
+function isTiny(amount: number): boolean {
+  return amount !== 0 && Math.abs(amount) < TINY;
+}
+
+/** How the figures of a scale are written: in one way, and short, since they stand beside the chart: $500, $1K, $1.5K. */
+export function onScale(ticks: readonly number[], value: (tick: number) => string): (tick: number) => string {
+  const isLarge = Math.max(...ticks.map(Math.abs)) >= 1000;
+  return (tick) => {
+    if (isTiny(tick)) return `${tick < 0 ? "-" : ""}$${Math.abs(tick).toExponential(0)}`;
+    return isLarge && (tick === 0 || Math.abs(tick) >= 1) ? short.format(tick) : value(tick);
+  };
+}
+
+const regions = new Intl.DisplayNames(LOCALE, { type: "region" });
+
+/** A country by the name that people use, where it is told by its code. */
+export function countryName(code: string | undefined): string | undefined {
+  if (code === undefined || !/^[A-Za-z]{2}$/.test(code)) return code;
+  return regions.of(code.toUpperCase());
 }
 
 export function count(value: number | undefined): string {

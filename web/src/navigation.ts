@@ -40,8 +40,10 @@ export function open({ tool: named, args, answer }: Opening): void {
   const readings = readingsOf(tool, args);
   failedOpening.value = answer.ok || readings.length > 0 ? undefined : answer;
   // Pages of another length would not follow one another: of a part the whole is read as soon as the host lets it.
-  const isPart = answer.ok && tool === "list_gpus" && (args.cursor !== undefined || data.next_cursor !== undefined);
-  const shown = isPart ? { ok: true as const, data: { ...data, next_cursor: undefined } } : answer;
+  const isPage = answer.ok && tool === "list_gpus" && (args.cursor !== undefined || data.next_cursor !== undefined);
+  // So is what does not tell the days that the view shows.
+  const isPart = isPage || (answer.ok && tool === "get_spending" && !Array.isArray(data.days));
+  const shown = isPage ? { ok: true as const, data: { ...data, next_cursor: undefined } } : answer;
   for (const reading of readings) seed(reading, shown, isPart);
 }
 

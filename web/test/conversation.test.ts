@@ -157,3 +157,16 @@ test("other windows are not listened to, and nonsense breaks nothing", () => {
   expect(sent.at(-1)).toMatchObject({ id: 5, error: { code: -32601 } });
   expect(openings).toEqual([]);
 });
+
+test("it asks for no more height than the host has", async () => {
+  const height = vi.spyOn(document.documentElement, "getBoundingClientRect");
+  height.mockReturnValue({ height: 4586.2 } as DOMRect);
+  const asked = (): unknown =>
+    sent.findLast(({ method }) => method === "ui/notifications/size-changed")?.params?.height;
+  await host.greet();
+  expect(asked()).toBe(4587);
+  answers["ui/initialize"] = () => ({ result: { hostContext: { containerDimensions: { maxHeight: 800 } } } });
+  await host.greet();
+  expect(asked()).toBe(800);
+  height.mockRestore();
+});

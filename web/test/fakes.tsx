@@ -3,7 +3,7 @@ import { render } from "preact";
 import { afterEach, beforeEach, vi } from "vitest";
 import { App } from "../src/app";
 import { notices, underWay } from "../src/data/actions";
-import { asleep, begin, newestAt } from "../src/data/readings";
+import { asleep, begin } from "../src/data/readings";
 import { policy } from "../src/data/server";
 import type { Json } from "../src/data/shapes";
 import { type Answer, ended, type Host, muted } from "../src/host/host";
@@ -65,7 +65,6 @@ export function leavePage(): void {
   muted.value = false;
   notices.value = [];
   underWay.value = new Map();
-  newestAt.value = undefined;
   asleep.value = false;
 }
 

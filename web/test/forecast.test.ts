@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { aligned, forecast } from "../src/views/money/forecast";
+import { aligned, forecast, lastsInWords } from "../src/views/money/forecast";
 import { podsOf } from "../src/views/pods/pod_readings";
 
 const NOW = Date.UTC(2026, 10, 29, 12);
@@ -63,12 +63,26 @@ describe("the balance from now on", () => {
     expect(seen.leftUsd).toBeUndefined();
   });
 
+  test("what starts counts from now, since it soon bills", () => {
+    const starting = { status: "PENDING", billing: false, price_per_hour_usd: 1 };
+    const seen = ahead(10, { price_per_hour_usd: 1, removal_at: at(2) }, { ...starting, removal_hours_after_boot: 4 });
+    expect(seen.starting).toBe(1);
+    expect(seen.burnUsd).toBe(2);
+    expect(seen.leftUsd).toBe(4);
+    expect(seen.runsOutAt).toBe(NOW + 5 * HOUR);
+    expect(lastsInWords(seen, NOW)).toBe("lasts past all removals; 5 h 00 min if all run on");
+    expect(ahead(10, { ...starting, price_per_hour_usd: null }).unpriced).toBe(1);
+  });
+
+  test("how long it lasts is said with the removals and without", () => {
+    const some = ahead(20, { price_per_hour_usd: 4, removal_at: at(2) }, { price_per_hour_usd: 1 });
+    expect(lastsInWords(some, NOW)).toBe("lasts 12 h 00 min with the removals set; 4 h 00 min if all run on");
+    expect(lastsInWords(ahead(10, { price_per_hour_usd: 1 }), NOW)).toBe("lasts 10 h 00 min");
+    expect(lastsInWords(ahead(10), NOW)).toBeUndefined();
+  });
+
   test("what does not bill burns nothing", () => {
-    const seen = ahead(
-      10,
-      { price_per_hour_usd: 4, billing: false },
-      { price_per_hour_usd: 4, billing: null, status: "PENDING" },
-    );
+    const seen = ahead(10, { price_per_hour_usd: 4, billing: false });
     expect(seen.burnUsd).toBe(0);
     expect(seen.withRemovals).toEqual([{ x: NOW, y: 10 }]);
   });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ago, clock, gb, hours, plural, price, span, usd } from "../src/format";
+import { ago, clock, gb, hours, onScale, plural, price, span, usd } from "../src/format";
 
 describe("figures as people read them", () => {
   test.each([
@@ -9,11 +9,29 @@ describe("figures as people read them", () => {
     [12.345, "$12.35"],
     [1234.5, "$1,234.50"],
     [-3, "-$3.00"],
+    [0.00012, "$0.00012"],
+    [-0.00012, "-$0.00012"],
   ])("%s dollars", (amount, words) => expect(usd(amount)).toBe(words));
 
   test("a price has three places", () => {
     expect(price(2)).toBe("$2.000");
     expect(price(undefined)).toBe("–");
+  });
+
+  test("nothing that is not zero is written as zero", () => {
+    for (let power = -9; power < 0; power++) {
+      expect(price(10 ** power)).toMatch(/[1-9]/);
+      expect(usd(10 ** power)).toMatch(/[1-9]/);
+      expect(onScale([10 ** power, 2], price)(10 ** power)).toMatch(/[1-9]/);
+    }
+    expect(price(0)).toBe("$0.000");
+  });
+
+  test("the figures of a scale are written in one way, and short", () => {
+    const ticks = [0, 500_000, 1_000_000, 1_500_000];
+    expect(ticks.map(onScale(ticks, usd))).toEqual(["$0", "$500K", "$1M", "$1.5M"]);
+    expect([0, 50, 100].map(onScale([0, 50, 100], usd))).toEqual(["$0.00", "$50.00", "$100.00"]);
+    expect([-500, 0, 2500].map(onScale([-500, 0, 2500], usd))).toEqual(["-$500", "$0", "$2.5K"]);
   });
 
   test.each([

@@ -247,7 +247,8 @@ describe("money that is not all known", () => {
       { get_balance: { ...balance, limits: [{ ...budget, used: 12 }] }, list_pods: LIST },
       "money",
     );
-    expect(shown()).toContain("Left of the budget$0.00of $10.00");
+    expect(shown()).toContain("Over the budget$2.00$12.00 used of $10.00");
+    expect(shown()).toContain("$12.00 used$2.00 over");
     host.answers.get_balance = { ...balance, limits: [budget] };
     await press("Read anew");
     expect(shown()).toContain("Left of the budget–not bounded: 1 pod without a removal time");

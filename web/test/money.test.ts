@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { limitsOf } from "../src/data/limits";
-import { chargesOf, daysBetween, partsOf } from "../src/views/money/money_readings";
+import { chargesOf, daysBetween, partsOf, unfitUsd } from "../src/views/money/money_readings";
 
 describe("spending", () => {
   test("days go from the first to the last, and what are none is not drawn", () => {
@@ -22,6 +22,28 @@ describe("spending", () => {
       { label: "y", values: [3, 0, 4] },
       { label: "x", values: [6, 0, 0] },
       { label: "Other pods", values: [2, 0, 0] },
+    ]);
+  });
+
+  test("what was given back stands on its day, and all of it adds up", () => {
+    const charges = chargesOf({
+      ...period,
+      total_usd: 33.5,
+      days: [day(1, 41), day(2, -5), day(3, -2.5)],
+      pods: [pod("x", 15, day(1, 20), day(2, -5)), pod("z", 21, day(1, 21)), pod("y", -2.5, day(3, -2.5))],
+    });
+    expect(partsOf(charges, 5)).toEqual([
+      { label: "x", values: [20, -5, 0] },
+      { label: "z", values: [21, 0, 0] },
+      { label: "y", values: [0, 0, -2.5] },
+    ]);
+    expect(unfitUsd(charges)).toBeUndefined();
+    expect(unfitUsd({ ...charges, totalUsd: 41 })).toBe(33.5);
+    expect(unfitUsd({ ...charges, totalUsd: 30, beyondUsd: -3.5 })).toBeUndefined();
+    const drawn = partsOf(charges, 1) ?? [];
+    expect(period && drawn.map(({ values }) => values)).toEqual([
+      [20, -5, 0],
+      [21, 0, -2.5],
     ]);
   });
 

@@ -34,7 +34,7 @@ test("a pod stands with its state, price, cost, and the time to its removal", as
     "$4.20",
     "in 4 h 00 min",
     "$60.00 a day",
-    "lasts 1 d 16 h if all run on",
+    "lasts past all removals; 1 d 16 h if all run on",
   ])
     expect(shown()).toContain(words);
 });
@@ -223,7 +223,36 @@ test("a failure after an answer leaves what was read, and says that it is old", 
   host.answers.list_pods = { ok: false, code: "lium_unreachable", message: "No connection to Lium" };
   await settle(20);
   expect(shown()).toContain("train-a");
-  expect(shown()).toContain("Not read anew");
+  expect(shown()).toContain("20 s ago, not all is read");
+  expect(shown()).toContain("Of 20 s ago, not read anew: No connection to Lium");
+  expect(shown()).toContain("Running1of 20 s ago, not read anew");
+});
+
+test("the balance that could not be read anew says of when it is, and the head the age of the oldest", async () => {
+  const host = await page(fakeHost({ list_pods: LIST, get_balance: { balance_usd: 100, burn_per_hour_usd: 2.5 } }));
+  host.answers.get_balance = { ok: false, code: "lium_failed", message: "Lium answered 500. Nothing was changed." };
+  await settle(90);
+  button("Read anew").click();
+  await settle(1);
+  expect(shown()).toContain("Balance$100.00of 1 min ago, not read anew");
+  expect(document.querySelector(".freshness")?.textContent).toBe("1 min ago, not all is read");
+  expect(shown()).not.toContain("Up to date");
+  expect(shown()).not.toContain("Nothing was changed");
+});
+
+test("after an act all is read anew, also what was under way, and again until Lium has seen it", async () => {
+  const host = await page(fakeHost({ list_pods: LIST, get_balance: { balance_usd: 100, burn_per_hour_usd: 2.5 } }));
+  const reads = (tool: string): number => host.calls.filter((call) => call.tool === tool).length;
+  await settle(1);
+  const before = [reads("get_balance"), reads("list_pods")];
+  button("Remove train-a").click();
+  await settle(1);
+  button("Remove").click();
+  await settle(1);
+  expect(reads("get_balance")).toBe((before[0] ?? 0) + 1);
+  expect(reads("list_pods")).toBe((before[1] ?? 0) + 1);
+  await settle(10);
+  expect(reads("get_balance")).toBe((before[0] ?? 0) + 2);
 });
 
 test("nothing that Lium says breaks the list", async () => {

@@ -94,6 +94,52 @@ describe("the market", () => {
     expect(view.value).toBe("pods");
   });
 
+  test("a rent says where, which node, and what is on top of its price", async () => {
+    const egress = { item: "egress", unit: "GB", quantity: 0, note: "charged at provider cost" };
+    const offers = [{ ...OFFERS.offers[0], country: "DE" }];
+    await market({ list_gpus: { offers, total: 1 }, quote_rental: { ...QUOTE, lines: [egress] } });
+    button("Rent H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    expect(shown()).toContain("egresscharged at provider cost, on top");
+    expect(document.querySelector("dialog")?.textContent).toContain("CountryGermanyNodenode-1Template");
+  });
+
+  test("hours that cannot be used leave no price of others beside them", async () => {
+    await market();
+    button("Rent H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    const other = document.querySelector<HTMLInputElement>(".own input");
+    for (const wrong of ["0", "721", "1,000", "1.000"]) {
+      if (other === null) throw new Error("There is no field for other hours");
+      other.value = wrong;
+      other.dispatchEvent(new Event("input", { bubbles: true }));
+      await settle(1);
+      expect(shown(), wrong).not.toContain("$8.46");
+      expect(button("Rent it").disabled, wrong).toBe(true);
+    }
+    expect(shown()).toContain("1.000 can be read in two ways: write 1000 or 1.");
+  });
+
+  test("a name that a pod has is said before", async () => {
+    await market({ list_pods: { pods: [{ pod_id: "a", name: "train-a", status: "RUNNING" }], total: 1 } });
+    button("Rent H100 PCIe, $1.410 an hour").click();
+    await settle(1);
+    await type("Name of the pod", "train-a");
+    expect(shown()).toContain("A pod of this name is there already");
+    await type("Name of the pod", "train-b");
+    expect(shown()).not.toContain("A pod of this name is there already");
+  });
+
+  test("a figure that can be read in two ways is not used, unless the page itself has it", async () => {
+    const host = await market();
+    await type("At most ($/GPU h)", "1,250");
+    expect(shown()).toContain("Not used: 1,250 can be read in two ways: write 1250 or 1.25.");
+    expect(lastCall(host, "list_gpus")).toEqual({ limit: 50 });
+    wanted.value = { max_usd_per_gpu_hour: 1.125 };
+    await settle(1);
+    expect(lastCall(host, "list_gpus")).toMatchObject({ max_usd_per_gpu_hour: 1.125 });
+  });
+
   const LIMITS = {
     balance_usd: 50,
     burn_per_hour_usd: 0,
@@ -161,7 +207,7 @@ describe("the market", () => {
     const gone = [{ gpu_type: "B300", last_seen: "2026-11-29T10:00:00Z", past: { lowest_last_week: lowest, history } }];
     const prices = { gpu_types: [{ gpu_type: "L4", min_usd: 1 }], total: 1, gone, incomplete };
     const host = await market({ get_gpu_prices: prices, list_gpus: { offers: [], total: 0, incomplete } });
-    expect(shown().split(incomplete)).toHaveLength(3);
+    expect(shown().split(incomplete), "once, though two answers say it").toHaveLength(2);
     expect(shown()).toContain("Gone from the market");
     expect(shown()).toContain("B3006 h ago$1.750$1.500 to $3.000$2.000");
     host.answers.get_gpu_prices = { gpu_types: [], total: 0, gone };

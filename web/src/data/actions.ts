@@ -3,7 +3,8 @@
 import { signal } from "@preact/signals";
 import type { Answer, Host } from "../host/host";
 import { readable } from "./answers";
-import { refresh } from "./readings";
+import { forPeople } from "./people";
+import { refreshAfterAct } from "./readings";
 import { type Json, text } from "./shapes";
 
 export interface Action {
@@ -13,8 +14,6 @@ export interface Action {
   readonly title: string;
   /** What it does, for the model: "set the removal of pod train-a (id ...) to 12 hours from now". */
   readonly did: string;
-  /** What it touches: such readings are read again afterwards. */
-  readonly touches: readonly string[];
   /** The sentence that people read once it is done. */
   readonly done: (data: Json) => string;
 }
@@ -56,7 +55,7 @@ export async function act(host: Host, action: Action, target: string): Promise<A
   try {
     const answer = readable(action.tool, action.args, await host.call(action.tool, action.args));
     if (answer.ok && NOT_DONE.has(String(answer.data.outcome))) {
-      const why = text(answer.data.next) ?? "Lium says no more.";
+      const why = forPeople(text(answer.data.next) ?? "Lium says no more.");
       say("failed", `${action.title}: It was not done. ${why}`);
       host.tellModel(
         `On the Lium page the person tried what would have ${action.did}. It was not done. ${gist(answer.data)}`,
@@ -72,7 +71,7 @@ export async function act(host: Host, action: Action, target: string): Promise<A
       );
     } else {
       const no = NOT_AGREED.has(answer.code);
-      const why = no ? "Nothing was done: you did not agree." : answer.message;
+      const why = no ? "Nothing was done: you did not agree." : forPeople(answer.message);
       say(no ? "refused" : "failed", `${action.title}: ${why}`);
       host.tellModel(
         `On the Lium page the person tried what would have ${action.did}. It was not done: ${answer.message}`,
@@ -82,7 +81,7 @@ export async function act(host: Host, action: Action, target: string): Promise<A
   } finally {
     underWay.value = new Map([...underWay.value].filter(([other]) => other !== busy));
     // Also after a failure: some of it may have happened.
-    void refresh(...action.touches);
+    refreshAfterAct();
   }
 }
 

@@ -41,6 +41,12 @@ export function limitsOf(data: Json | undefined): readonly Limit[] {
     .sort((a, b) => place(a.name) - place(b.name));
 }
 
+/** How far more is used than is allowed; undefined where it is not. */
+export function overshoot({ allowed, used }: Limit): number | undefined {
+  const over = allowed === undefined || typeof used !== "number" ? 0 : used - allowed;
+  return over > NOISE ? over : undefined;
+}
+
 /** A figure of a limit, as people write it. */
 export function inUnits(value: Told<number>, unit: Limit["unit"]): string {
   if (unit === "hours") return hoursInWords(value);

@@ -7,6 +7,7 @@ import { computed, type Signal, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { type Answer, ended, type Host, muted, NO_CALLS, type Trouble as TroubleCode, trouble } from "../host/host";
 import { readable } from "./answers";
+import { ofReading } from "./people";
 import { type Json, moment } from "./shapes";
 
 export interface Failure {
@@ -46,6 +47,9 @@ const SLOWEST_SECONDS = 300;
 const ASLEEP_AFTER_MS = { browser: 15 * 60_000, conversation: 3 * 60_000 };
 /** Longer than any tool takes that only reads. */
 const LONGEST_READING_MS = 60_000;
+/** So long after an act Lium's lists may be those of before, and so soon they are read again. */
+const SETTLED_SECONDS = 20;
+const UNSETTLED_EVERY_SECONDS = 8;
 /** A wrong key or a missing tool does not mend itself within seconds. */
 const LASTING = new Set([
   "not_offered",
@@ -60,22 +64,22 @@ const NOT_ASKED = new Set<string>(["refused_by_host", "no_answer"] satisfies Tro
 
 /** The clock of what is shown: that of the server, which in a sandbox may run fast. Ticks each second. */
 export const now = signal(Date.now());
-/** When the newest answer came, on this machine's clock. */
-export const newestAt = signal<number | undefined>(undefined);
+/** The clock of this machine, by which it is known how old answers are. Ticks with the other. */
+export const here = signal(Date.now());
 /** Whether readings rest because nobody was here for a while. */
 export const asleep = signal(false);
 
 /** A view says itself, once, what to do about these. */
 const OF_THE_KEY = new Set(["api_key_missing", "api_key_refused"]);
-const shared = signal<Failure | undefined>(undefined);
-/** Why nothing that is looked at can be read now, where that is one and the same: then the page says it once. */
-export const cutOff = computed(() => (muted.value ? NO_CALLS : shared.value));
+/** Why several of the readings that are looked at fail, each reason once. */
+const shared = signal<readonly Failure[]>([]);
+/** What the page says above, once, of what cannot be read now. */
+export const cutOff = computed(() => (muted.value ? [NO_CALLS] : shared.value));
 
 /** Whether the page says above why these have nothing new: then they need not. */
 export function isSaidAbove(...states: readonly State[]): boolean {
-  const why = cutOff.value;
-  return (
-    why !== undefined && states.every(({ failure }) => (failure === undefined ? muted.value : isSame(failure, why)))
+  return states.every(({ failure }) =>
+    failure === undefined ? muted.value : cutOff.value.some((why) => isSame(failure, why)),
   );
 }
 
@@ -83,9 +87,22 @@ function isSame(one: Failure, other: Failure): boolean {
   return one.code === other.code && one.message === other.message;
 }
 
-/** Whether something that is looked at was read before. */
-export function hasRead(): boolean {
-  return lookedAt().some(({ state }) => state.value.data !== undefined);
+/** Whether all that fails in this way was never read. */
+export function isMissing(why: Failure): boolean {
+  const failing = lookedAt().filter(
+    ({ state: { value } }) => value.failure !== undefined && isSame(value.failure, why),
+  );
+  return failing.every(({ state }) => state.value.data === undefined);
+}
+
+/** When the oldest of what is looked at was read, on this machine's clock, and whether all of it could be read anew. */
+export function oldest(): { readonly at: number | undefined; readonly isWhole: boolean } {
+  const states = [...entries.values()].filter(({ lookers }) => lookers.size > 0).map(({ state }) => state.value);
+  const times = states.flatMap(({ at }) => at ?? []);
+  return {
+    at: times.length === 0 ? undefined : Math.min(...times),
+    isWhole: states.every(({ failure }) => failure === undefined || failure.code === "not_offered"),
+  };
 }
 
 /** The tools that are looked at: resources are not there in every host, and views do without. */
@@ -93,14 +110,19 @@ function lookedAt(): readonly Entry[] {
   return [...entries.values()].filter(({ spec, lookers }) => lookers.size > 0 && !spec.tool.includes("://"));
 }
 
-/** Finds out whether all tools that are looked at fail in one way; while one of them is still asked, nothing changes. */
+/** Finds out which tools that are looked at fail in one way; while one of them is first asked, nothing changes. */
 function judge(): void {
   const seen = lookedAt();
   if (seen.some(({ state: { value } }) => value.data === undefined && value.failure === undefined)) return;
-  const asked = seen.filter(({ wasAsked }) => wasAsked).map(({ state }) => state.value.failure);
-  const [why] = asked;
-  const isOne = why !== undefined && asked.length > 1 && asked.every((each) => each !== undefined && isSame(each, why));
-  shared.value = isOne && !OF_THE_KEY.has(why.code) ? why : undefined;
+  const failures = seen.flatMap(({ wasAsked, state }) => (wasAsked ? (state.value.failure ?? []) : []));
+  const found = failures.filter(
+    (one, i) =>
+      !OF_THE_KEY.has(one.code) &&
+      failures.findIndex((other) => isSame(one, other)) === i &&
+      failures.filter((other) => isSame(one, other)).length > 1,
+  );
+  const before = shared.value;
+  if (found.length !== before.length || !found.every((one, i) => isSame(one, before[i] ?? one))) shared.value = found;
 }
 
 let host: Host | undefined;
@@ -120,6 +142,8 @@ interface Entry {
   /** Whether the page has asked for it, and not only been given it. */
   wasAsked: boolean;
   dueAt: number;
+  /** Until when what was changed here may not yet be seen in it. */
+  settlesUntil: number;
   inFlight: Promise<void> | undefined;
 }
 
@@ -133,7 +157,16 @@ function entryOf(spec: Spec): Entry {
   let entry = entries.get(key);
   if (entry === undefined) {
     const state = signal<State>({ data: undefined, at: undefined, failure: undefined, loading: false });
-    entry = { spec, state, lookers: new Map(), failures: 0, wasAsked: false, dueAt: 0, inFlight: undefined };
+    entry = {
+      spec,
+      state,
+      lookers: new Map(),
+      failures: 0,
+      wasAsked: false,
+      dueAt: 0,
+      settlesUntil: 0,
+      inFlight: undefined,
+    };
     entries.set(key, entry);
   }
   return entry;
@@ -160,6 +193,21 @@ export function useReading(spec: Spec | undefined): State {
 
 const NOTHING: State = { data: undefined, at: undefined, failure: undefined, loading: false };
 
+/**
+ * Reads all again that was read before something was changed here: what is looked at now and once more when Lium has had
+ * time to see it, the rest when it is looked at next.
+ */
+export function refreshAfterAct(): void {
+  touched();
+  const until = Date.now() + SETTLED_SECONDS * 1000;
+  for (const entry of entries.values()) {
+    entry.settlesUntil = until;
+    entry.dueAt = 0;
+    // What is under way was asked before.
+    if (entry.lookers.size > 0 && !muted.value) void (entry.inFlight ?? Promise.resolve()).then(() => read(entry));
+  }
+}
+
 /** Reads what is looked at of these tools again now, or all that is looked at. */
 export function refresh(...tools: readonly string[]): Promise<void> {
   touched();
@@ -184,7 +232,8 @@ export function seed(spec: Spec, answer: Answer, isPart = false): void {
 export function begin(through: Host): () => void {
   host = through;
   const tick = setInterval(() => {
-    now.value = Date.now() + ahead;
+    here.value = Date.now();
+    now.value = here.value + ahead;
     turn();
   }, 1000);
   const woken = (): void => {
@@ -211,7 +260,7 @@ export function begin(through: Host): () => void {
     recent = [];
     running = 0;
     ahead = 0;
-    shared.value = undefined;
+    shared.value = [];
     host = undefined;
   };
 }
@@ -282,6 +331,7 @@ function late(): Promise<Answer> {
 
 function take(entry: Entry, given: Answer): void {
   const at = Date.now();
+  here.value = at;
   const answer = readable(entry.spec.tool, entry.spec.args ?? {}, given);
   if (answer.ok) {
     const said = moment(answer.data.now);
@@ -290,14 +340,13 @@ function take(entry: Entry, given: Answer): void {
       now.value = said;
     }
     entry.failures = 0;
-    newestAt.value = at;
     entry.state.value = { data: answer.data, at, failure: undefined, loading: false };
   } else {
     entry.failures += 1;
     const { data, failure: before } = entry.state.value;
     // Why the tool failed says more than that nobody could ask it again.
     const isKept = data === undefined && before !== undefined && NOT_ASKED.has(answer.code);
-    const failure = isKept ? before : { code: answer.code, message: answer.message };
+    const failure = isKept ? before : { code: answer.code, message: ofReading(answer.message) };
     entry.state.value = { ...entry.state.value, failure, loading: false };
   }
   const every = everyOf(entry);
@@ -306,7 +355,8 @@ function take(entry: Entry, given: Answer): void {
     : LASTING.has(answer.code)
       ? SLOWEST_SECONDS
       : Math.min(SLOWEST_SECONDS, Math.max(10, Number.isFinite(every) ? every : 30) * 2 ** (entry.failures - 1));
-  entry.dueAt = at + wait * 1000;
+  const isSettling = at < entry.settlesUntil && Number.isFinite(every);
+  entry.dueAt = at + (isSettling ? Math.min(wait, UNSETTLED_EVERY_SECONDS) : wait) * 1000;
   judge();
 }
 

@@ -1,5 +1,5 @@
 // The page inside a host's frame: MCP Apps (protocol 2026-01-26), which is JSON-RPC over postMessage to the window above.
-import { type Json, list, record, text, texts } from "../data/shapes";
+import { type Json, list, number, record, text, texts } from "../data/shapes";
 import {
   type Answer,
   answerOf,
@@ -115,7 +115,7 @@ export function conversation(
     muted.value = abilities.serverTools === undefined;
     takeContext(record(hello.hostContext));
     send({ method: "ui/notifications/initialized", params: {} });
-    tellSize(send);
+    tellSize(send, () => number(record(context.containerDimensions).maxHeight));
   }
 
   const host: Conversation = {
@@ -162,11 +162,12 @@ export function jsonOf(result: Json): Json | undefined {
   return jsonIn(record(list(result.contents)[0]).text);
 }
 
-/** Lets the host make its frame as high as the page. */
-function tellSize(send: (message: Json) => void): void {
+/** Lets the host make its frame as high as the page, or as it allows: then the page is scrolled within. */
+function tellSize(send: (message: Json) => void, mostHeight: () => number | undefined): void {
   let last = "";
   const tell = (): void => {
-    const height = Math.ceil(document.documentElement.getBoundingClientRect().height);
+    const whole = Math.ceil(document.documentElement.getBoundingClientRect().height);
+    const height = Math.min(whole, mostHeight() ?? whole);
     const width = Math.ceil(window.innerWidth);
     if (width === 0 || height === 0 || `${width} ${height}` === last) return;
     last = `${width} ${height}`;

@@ -1,6 +1,7 @@
 // Questions of the server to the person (elicitation): one at a time, and what is not answered is not agreed to.
 import { signal } from "@preact/signals";
 import { flag, type Json, lines, list, number, record, text } from "../data/shapes";
+import { inTwoWays } from "../data/typed";
 
 /** A field of a question, by its schema. */
 export interface Field {
@@ -79,7 +80,9 @@ export function contentOf(fields: readonly Field[], filled: Json): Json | undefi
       field.kind === "yes_or_no"
         ? flag(value)
         : field.kind === "number"
-          ? number(value)
+          ? number(value) !== undefined && inTwoWays(String(value)) === undefined
+            ? number(value)
+            : undefined
           : value === ""
             ? undefined
             : value;

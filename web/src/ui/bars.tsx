@@ -1,6 +1,8 @@
-// Amounts by day, as bars that are cut into parts; the figures stand in a table too.
+// Amounts by day, as bars that are cut into parts, below zero where something was given back; the figures stand in a
+// table too.
 import { scaleLinear } from "d3-scale";
 import { useRef, useState } from "preact/hooks";
+import { onScale } from "../format";
 import { Plot, Ticks, within } from "./plot";
 import { useWidth } from "./width";
 
@@ -29,8 +31,12 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
   const width = useWidth(box);
   const [cursor, setCursor] = useState<number>();
   const sums = bars.map((_, i) => parts.reduce((sum, part) => sum + (part.values[i] ?? 0), 0));
-  const most = Math.max(...sums, 0.01);
-  const y = scaleLinear([0, most * 1.05], [height - ROOM.bottom, ROOM.top]);
+  const added = (i: number, sign: 1 | -1): number =>
+    parts.reduce((sum, part) => sum + sign * Math.max(0, sign * (part.values[i] ?? 0)), 0);
+  const most = Math.max(...bars.map((_, i) => added(i, 1)), 0.01);
+  const least = Math.min(...bars.map((_, i) => added(i, -1)), 0);
+  const y = scaleLinear([least * 1.05, most * 1.05], [height - ROOM.bottom, ROOM.top]);
+  const ticks = y.ticks(4);
   const step = Math.max(1, (width - ROOM.left - ROOM.right) / Math.max(1, bars.length));
   const thick = Math.min(WIDEST, step * 0.7);
   const named = Math.max(1, Math.ceil(LABEL_WIDTH / step));
@@ -41,7 +47,7 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
   };
   const said = (i: number): string => {
     const of = parts.flatMap((part) =>
-      (part.values[i] ?? 0) > 0 ? `${part.label} ${value(part.values[i] ?? 0)}` : [],
+      (part.values[i] ?? 0) !== 0 ? `${part.label} ${value(part.values[i] ?? 0)}` : [],
     );
     return `${bars[i]?.full}: ${value(sums[i] ?? 0)}${of.length === 0 ? "" : `, of which ${of.join(", ")}`}`;
   };
@@ -54,7 +60,7 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
           </span>
         )}
         {parts.map((part, i) =>
-          cursor !== undefined && !((part.values[cursor] ?? 0) > 0) ? null : (
+          cursor !== undefined && (part.values[cursor] ?? 0) === 0 ? null : (
             <span key={i} class={`key block p${i}`}>
               <bdi>{part.label.slice(0, 60)}</bdi>
               {cursor !== undefined && <strong> {value(part.values[cursor] ?? 0)}</strong>}
@@ -74,19 +80,22 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
         onStep={(by) => setCursor(within(bars.length, shown + by))}
         onLeave={() => setCursor(undefined)}
       >
-        <Ticks ticks={y.ticks(4)} at={y} words={value} left={ROOM.left} right={width - ROOM.right} />
+        <Ticks ticks={ticks} at={y} words={onScale(ticks, value)} left={ROOM.left} right={width - ROOM.right} />
         {bars.map((bar, i) => {
           const left = ROOM.left + i * step + (step - thick) / 2;
-          let below = 0;
+          // Charges are heaped up from zero, and what was given back down from it.
+          let [top, bottom] = [0, 0];
           return (
             <g key={bar.full} class={`bar${cursor === undefined || cursor === i ? "" : " faint"}`}>
               {parts.map((part, j) => {
                 const amount = part.values[i] ?? 0;
-                if (!(amount > 0)) return null;
-                const [bottom, top] = [y(below), y(below + amount)];
-                below += amount;
+                if (amount === 0) return null;
+                const from = amount > 0 ? top : bottom;
+                if (amount > 0) top += amount;
+                else bottom += amount;
+                const [upper, lower] = [y(Math.max(from, from + amount)), y(Math.min(from, from + amount))];
                 return (
-                  <rect key={j} class={`p${j}`} x={left} y={top} width={thick} height={Math.max(1, bottom - top)} />
+                  <rect key={j} class={`p${j}`} x={left} y={upper} width={thick} height={Math.max(1, lower - upper)} />
                 );
               })}
               {(bars.length - 1 - i) % named === 0 && (
@@ -97,6 +106,7 @@ export function Bars({ label, bars, parts, value, height = 200 }: BarsProps) {
             </g>
           );
         })}
+        {least < 0 && <line class="zero" x1={ROOM.left} x2={width - ROOM.right} y1={y(0)} y2={y(0)} />}
       </Plot>
       <details class="equal">
         <summary>As a table</summary>

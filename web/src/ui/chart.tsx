@@ -3,6 +3,7 @@
 import { scaleLinear, scaleTime } from "d3-scale";
 import { area, line } from "d3-shape";
 import { useMemo, useRef, useState } from "preact/hooks";
+import { onScale } from "../format";
 import { Plot, Ticks, within } from "./plot";
 import { useWidth } from "./width";
 
@@ -100,7 +101,7 @@ export function TimeChart({ label, series, value, time, height = 200, fromZero =
         onStep={step}
         onLeave={() => setCursor(undefined)}
       >
-        <Ticks ticks={ticksY} at={y} words={value} left={ROOM.left} right={width - ROOM.right} />
+        <Ticks ticks={ticksY} at={y} words={onScale(ticksY, value)} left={ROOM.left} right={width - ROOM.right} />
         {ticksX.map((tick) => (
           <text key={tick.getTime()} class="tick-x" x={x(tick)} y={height - 6} text-anchor="middle">
             {tickWords(tick)}

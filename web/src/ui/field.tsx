@@ -1,7 +1,7 @@
 // A field with its name above it. What is typed counts once somebody rests or leaves it.
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
-import { number } from "../data/shapes";
+import { above, inTwoWays } from "../data/typed";
 import { count } from "../format";
 
 const RESTS_MS = 350;
@@ -30,9 +30,10 @@ export function TextField(props: {
   const [typed, setTyped] = useState(props.value);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => () => clearTimeout(timer.current), []);
-  const read = props.numeric ? number(typed.replace(",", ".")) : undefined;
+  // What is in use came from the page or the model, and is read in one way.
+  const isInUse = typed.trim() === props.value;
   const wrong =
-    typed.trim() === "" ? props.required === true : props.numeric === true && (read === undefined || read <= 0);
+    typed.trim() === "" ? props.required === true : props.numeric === true && !isInUse && above(typed) === undefined;
   // What is wrong stays for who typed it, and counts for nothing.
   useEffect(() => {
     if (!wrong || props.value !== "") setTyped(props.value);
@@ -64,7 +65,7 @@ export function TextField(props: {
       />
       {wrong && (
         <span id={`${id}-wrong`} class="small bad-text" role="status">
-          {typed.trim() === "" ? "It needs one." : "Not used: it takes a number above 0."}
+          {typed.trim() === "" ? "It needs one." : `Not used: ${inTwoWays(typed) ?? "it takes a number above 0."}`}
         </span>
       )}
       {props.choices !== undefined && (
@@ -130,8 +131,8 @@ export function OwnHours(props: { most: number; onValue: (hours: number | undefi
   const id = useId();
   const [typed, setTyped] = useState("");
   const hoursOf = (value: string): number | undefined => {
-    const read = number(value.replace(",", "."));
-    return read !== undefined && read > 0 && read <= props.most ? read : undefined;
+    const read = above(value);
+    return read !== undefined && read <= props.most ? read : undefined;
   };
   const wrong = typed.trim() !== "" && hoursOf(typed) === undefined;
   return (
@@ -154,7 +155,7 @@ export function OwnHours(props: { most: number; onValue: (hours: number | undefi
       </label>
       {wrong && (
         <span id={`${id}-wrong`} class="small bad-text" role="status">
-          Hours are a number above 0, and at most {count(props.most)}.
+          {inTwoWays(typed) ?? `Hours are a number above 0, and at most ${count(props.most)}.`}
         </span>
       )}
     </>

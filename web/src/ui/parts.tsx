@@ -1,9 +1,11 @@
 // The small parts that views are made of: panels, states, figures, badges, buttons.
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { type Failure, isSaidAbove, type State } from "../data/readings";
-import { type Json, tableOf, text } from "../data/shapes";
-import { plural, UNKNOWN } from "../format";
+import { incompleteOf } from "../data/people";
+import { type Failure, here, isSaidAbove, type State } from "../data/readings";
+import { type Json, tableOf } from "../data/shapes";
+import { ago, plural, UNKNOWN } from "../format";
+import { muted } from "../host/host";
 import { Icon, type IconName } from "./icons";
 
 export type Tone = "good" | "warn" | "bad" | "accent" | "plain";
@@ -36,8 +38,19 @@ export function Badge({ tone = "plain", children }: { tone?: Tone; children: Com
   return <span class={`badge ${tone}`}>{children}</span>;
 }
 
-/** A figure with its name; `note` says what it is made of. Its place is kept while it is not known. */
-export function Figure(props: { label: string; value: string; note?: ComponentChildren; tone?: Tone; unit?: string }) {
+/**
+ * A figure with its name; `note` says what it is made of, `of` by which readings. Its place is kept while it is not
+ * known, and of how long ago it is stands there where it could not be read anew.
+ */
+export function Figure(props: {
+  label: string;
+  value: string;
+  note?: ComponentChildren;
+  tone?: Tone;
+  unit?: string;
+  of?: readonly State[];
+}) {
+  const since = props.value === UNKNOWN ? undefined : notAnewSince(props.of ?? []);
   return (
     <div class={`figure ${props.tone ?? "plain"}`}>
       <dt>{props.label}</dt>
@@ -45,7 +58,9 @@ export function Figure(props: { label: string; value: string; note?: ComponentCh
         {props.value}
         {props.unit !== undefined && props.value !== UNKNOWN && <span class="unit">{props.unit}</span>}
       </dd>
-      <dd class="note">{props.note || "\u00a0"}</dd>
+      <dd class={`note${since === undefined ? "" : " warn-text"}`}>
+        {since === undefined ? props.note || "\u00a0" : `of ${ago(since, here.value)}, not read anew`}
+      </dd>
     </div>
   );
 }
@@ -145,7 +160,7 @@ export function Unread({ rows, what = "row", flush }: { rows: number; what?: str
 
 /** What a list lacks, in the server's words. */
 export function Incomplete({ data }: { data: Json }) {
-  const said = text(data.incomplete);
+  const said = incompleteOf(data);
   return said === undefined ? null : <p class="aside small warn-text foreign">{said}</p>;
 }
 
@@ -205,7 +220,15 @@ export function isEmptyAs(states: readonly State[]): boolean {
   return states.every(({ data }) => data === undefined) && isSaidAbove(...states);
 }
 
-/** Why nothing can be read now, said once for the whole page: instead of all, or above what was read before. */
+/** When the oldest of these was read, where one has something that could not be read anew. */
+function notAnewSince(states: readonly State[]): number | undefined {
+  const times = states.flatMap(({ at, failure, data }) =>
+    failure !== undefined && data !== undefined ? (at ?? []) : [],
+  );
+  return times.length === 0 ? undefined : Math.min(...times);
+}
+
+/** Why something cannot be read now, said once for the whole page: instead of it, or above what was read before. */
 export function CutOff({ failure, hasData, again }: { failure: Failure; hasData: boolean; again: () => void }) {
   if (!hasData) return <Trouble failure={failure} again={again} />;
   return (
@@ -249,12 +272,16 @@ export function Read(props: {
   /** Whether it stands on the page's ground, so that what loads needs a panel. */
   panel?: boolean;
   again?: () => void;
+  /** Another part beside it says why this could not be read. */
+  quiet?: boolean;
   children: (data: NonNullable<State["data"]>) => ComponentChildren;
 }) {
   const { data } = props.state;
-  const isSaid = isSaidAbove(props.state);
+  const since = notAnewSince([props.state]);
+  const isSaid = props.quiet === true || isSaidAbove(props.state);
   const failure = isSaid ? undefined : props.state.failure;
-  if (data === undefined && isSaid) return props.panel ? null : <p class="not-read quiet">Not read.</p>;
+  if (data === undefined && isSaid && (props.quiet !== true || props.state.failure !== undefined || muted.value))
+    return props.panel ? null : <p class="not-read quiet">Not read.</p>;
   const again = props.again === undefined ? {} : { again: props.again };
   if (data === undefined && failure?.code === "not_offered")
     return <p class="not-read quiet">This server does not offer it. {failure.message}</p>;
@@ -268,9 +295,13 @@ export function Read(props: {
     );
   return (
     <>
-      {failure !== undefined && (
+      {since !== undefined && !(isSaid && muted.value) && (
         <p class="stale" role="status">
-          <Icon name="warning" /> Not read anew: <span class="foreign">{failure.message}</span>
+          <Icon name="warning" />
+          <span>
+            Of {ago(since, here.value)}, not read anew{failure !== undefined && ": "}
+            <span class="foreign">{failure?.message}</span>
+          </span>
         </p>
       )}
       {props.children(data)}

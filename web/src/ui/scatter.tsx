@@ -1,6 +1,7 @@
 // Things by two figures whose steps grow: a mark for each, its name where there is room, and all of them in a table.
 import { scaleLog } from "d3-scale";
 import { useMemo, useRef, useState } from "preact/hooks";
+import { onScale } from "../format";
 import { Plot, Ticks, within } from "./plot";
 import { useWidth } from "./width";
 
@@ -31,6 +32,8 @@ const LINE_PX = 12;
 const LETTER_PX = 6.4;
 const MOST_LETTERS = 40;
 const STEPS = [1, 2, 5];
+const MOST_FINE_POWERS = 3;
+const MOST_POWERS = 8;
 
 export function Scatter({ label, marks, xTitle, x, y, said, onChoose, height = 340 }: ScatterProps) {
   const box = useRef<HTMLDivElement>(null);
@@ -84,7 +87,7 @@ export function Scatter({ label, marks, xTitle, x, y, said, onChoose, height = 3
         onLeave={() => setCursor(undefined)}
         onChoose={() => shown !== undefined && onChoose(shown)}
       >
-        <Ticks ticks={ticksY} at={alongY} words={y} left={ROOM.left} right={right} />
+        <Ticks ticks={ticksY} at={alongY} words={onScale(ticksY, y)} left={ROOM.left} right={right} />
         {ticksOf(sorted, alongX).map((tick) => (
           <text key={tick} class="tick-x" x={alongX(tick)} y={height - 20} text-anchor="middle">
             {x(tick)}
@@ -158,11 +161,14 @@ function namesThatFit(placed: readonly Placed[], right: number): ReadonlyMap<num
   return named;
 }
 
-/** 0.1, 0.2, 0.5, 1, ... between two figures. */
+/** 0.1, 0.2, 0.5, 1, ... between two figures; over a wide range only tenfold steps, and no more than can be read. */
 function decades(least: number, most: number): readonly number[] {
   const found: number[] = [];
-  for (let power = Math.floor(Math.log10(least)); power <= Math.ceil(Math.log10(most)) && found.length < 40; power++)
-    for (const step of STEPS) {
+  const powers = Math.log10(most) - Math.log10(least);
+  const steps = powers > MOST_FINE_POWERS ? [1] : STEPS;
+  const by = Math.max(1, Math.ceil(powers / MOST_POWERS));
+  for (let power = Math.floor(Math.log10(least)); power <= Math.ceil(Math.log10(most)); power += by)
+    for (const step of steps) {
       const value = step * 10 ** power;
       if (value >= least && value <= most) found.push(value);
     }

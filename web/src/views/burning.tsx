@@ -9,7 +9,15 @@ export function Burning({ from }: { from: readonly State[] }) {
   const told = from.filter(({ data }) => number(data?.burn_per_hour_usd) !== undefined);
   const data = (told.find(({ failure }) => failure === undefined) ?? told[0])?.data;
   const burn = number(data?.burn_per_hour_usd);
-  return <Figure label="Burning" value={price(burn)} unit="/h" note={burn === undefined ? "" : noteOf(data, burn)} />;
+  return (
+    <Figure
+      label="Burning"
+      value={price(burn)}
+      unit="/h"
+      note={burn === undefined ? "" : noteOf(data, burn)}
+      of={from.filter((state) => state.data === data)}
+    />
+  );
 }
 
 function noteOf(data: Json | undefined, burn: number): string {

@@ -1,5 +1,6 @@
 // What the Market view reads, what people want of an offer, and what it makes of the answers.
 import { signal } from "@preact/signals";
+import { forPeople } from "../../data/people";
 import type { Spec } from "../../data/readings";
 import {
   flag,
@@ -12,6 +13,7 @@ import {
   records,
   type Told,
   text,
+  texts,
   told,
   unreadRows,
 } from "../../data/shapes";
@@ -20,7 +22,7 @@ import type { Point } from "../../ui/chart";
 export const PRICES: Spec = { tool: "get_gpu_prices", everySeconds: 60 };
 
 export function historySpec(days: number): Spec {
-  return { tool: "get_gpu_prices", args: { history_days: days }, everySeconds: 600 };
+  return { tool: "get_gpu_prices", args: { history_days: days }, everySeconds: 120 };
 }
 
 /** What an offer must have and how offers are sorted: arguments of list_gpus, which quote_rental and rent_pod take too. */
@@ -31,7 +33,12 @@ export const wanted = signal<Wanted>({});
 /** What a model had quoted, where that opened the page. */
 export const shownQuote = signal<Json | undefined>(undefined);
 
-export const OFFERS_A_PAGE = 50;
+/** Up to this width offers are cards (styles/table.css), each as high as four rows. */
+export const NARROW_PX = 540;
+/** In a narrow window, and within a conversation, fewer are what somebody scrolls through. */
+export const OFFERS_A_PAGE = window.parent !== window || window.innerWidth <= NARROW_PX ? 20 : 50;
+/** So many are drawn of an answer that somebody else asked for. */
+const MOST_OFFERS = 50;
 
 export function offersSpec(wishes: Wanted, cursor: string): Spec {
   return {
@@ -88,7 +95,7 @@ export const FIELDS: readonly FieldOfOffers[] = [
   },
   { name: "nvlink", title: "NVLink", kind: "flag" },
   { name: "max_usd_per_hour", title: "Whole pod ($/h)", kind: "number", hint: "any", rare: true },
-  { name: "min_ram_gb", title: "Node memory (GB)", kind: "number", hint: "any", rare: true },
+  { name: "min_ram_gb", title: "Node RAM (GB)", kind: "number", hint: "any", rare: true },
   { name: "min_disk_gb", title: "Node disk (GB)", kind: "number", hint: "any", rare: true },
   { name: "min_download_mbps", title: "Download (Mbit/s)", kind: "number", hint: "any", rare: true },
   { name: "min_cuda", title: "CUDA version", kind: "number", hint: "12.4", rare: true },
@@ -131,7 +138,7 @@ const COUNTS = /^(\d{1,4})(?:-(\d{1,4}))?$/;
 export function offersOf(data: Json | undefined): readonly Offer[] {
   const seen = new Set<string>();
   return records(data?.offers)
-    .slice(0, OFFERS_A_PAGE)
+    .slice(0, MOST_OFFERS)
     .flatMap((given) => {
       const id = text(given.executor_id);
       // What cannot be named cannot be rented; what moved from one page to the next while it was read is there once.
@@ -299,6 +306,11 @@ export function againstUsual(type: GpuType): number | undefined {
   return type.minUsd === undefined || usual === undefined ? undefined : type.minUsd / usual;
 }
 
+/** Of which time what is usual is known, in words. */
+export function usualOf(type: GpuType): string {
+  return type.lastWeek === undefined ? "the last day" : "the last week";
+}
+
 export interface Quote {
   readonly executorId: string | undefined;
   readonly gpuType: string | undefined;
@@ -310,6 +322,8 @@ export interface Quote {
     readonly item: string;
     readonly made: string | undefined;
     readonly usd: number | undefined;
+    /** Why it has no amount. */
+    readonly note: string | undefined;
   }[];
   readonly balanceUsd: number | undefined;
   readonly mustExceedUsd: number | undefined;
@@ -328,13 +342,14 @@ export function quoteOf(data: Json): Quote {
       const quantity = number(line.quantity);
       return {
         item: text(line.item) ?? "–",
-        made: quantity === undefined ? undefined : `${quantity} ${text(line.unit) ?? ""}`.trim(),
+        made: quantity === undefined || quantity === 0 ? undefined : `${quantity} ${text(line.unit) ?? ""}`.trim(),
         usd: number(line.amount_usd),
+        note: text(line.note),
       };
     }),
     balanceUsd: number(data.balance_usd),
     mustExceedUsd: number(data.balance_must_exceed_usd),
-    warnings: list(data.warnings).flatMap((each) => text(each) ?? []),
+    warnings: texts(data.warnings).map(forPeople),
   };
 }
 

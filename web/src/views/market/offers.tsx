@@ -1,9 +1,11 @@
 // Offers: what is for rent now, filtered, sorted and paged by the server, so that the page stays as quick with thousands.
 import { useMemo, useRef, useState } from "preact/hooks";
+import { forPeople, incompleteOf } from "../../data/people";
 import { refresh, useReading } from "../../data/readings";
 import { isOffered } from "../../data/server";
 import { type Json, number, text } from "../../data/shapes";
-import { count, gb, plural, price, UNKNOWN } from "../../format";
+import { above } from "../../data/typed";
+import { count, countryName, gb, plural, price, UNKNOWN } from "../../format";
 import { muted } from "../../host/host";
 import { Chips, ChoiceField, TextField } from "../../ui/field";
 import { Icon } from "../../ui/icons";
@@ -14,6 +16,7 @@ import { useWidth } from "../../ui/width";
 import {
   FIELDS,
   type FieldOfOffers,
+  NARROW_PX,
   OFFERS_A_PAGE,
   type Offer,
   offersOf,
@@ -26,9 +29,6 @@ import {
   wanted,
 } from "./market_readings";
 import { RentSheet } from "./rent_sheet";
-
-/** Up to this width only the first fields stand there by themselves, as rows are cards (styles/table.css). */
-const NARROW_PX = 540;
 
 export function Offers() {
   const wishes = wanted.value;
@@ -85,7 +85,10 @@ function Listed({ data, choose }: { data: Json; choose: (offer: Offer) => void }
   const offers = useMemo(() => offersOf(data), [data]);
   const columns = useMemo(() => columnsOf(choose), [choose]);
   const [open, setOpen] = useState<string>();
-  const said = text(data.next);
+  const said = text(data.next) === undefined ? undefined : forPeople(text(data.next) ?? "");
+  // What the market lacks the prices say already.
+  const prices = useReading(PRICES);
+  const incomplete = incompleteOf(prices.data) === incompleteOf(data) ? null : <Incomplete data={data} />;
   const unread = unreadOffers(data);
   if (offers.length === 0)
     return (
@@ -97,12 +100,12 @@ function Listed({ data, choose }: { data: Json; choose: (offer: Offer) => void }
             <span class="foreign">{said ?? "Take something off, or look again later."}</span>
           </Empty>
         )}
-        <Incomplete data={data} />
+        {incomplete}
       </>
     );
   return (
     <>
-      <Incomplete data={data} />
+      {incomplete}
       {said !== undefined && <p class="aside foreign small">{said}</p>}
       <Unread rows={unread} what="offer" flush />
       <Table
@@ -168,11 +171,11 @@ function columnsOf(choose: (offer: Offer) => void): readonly Column<Offer>[] {
     { id: "price", title: "Per GPU", end: true, cell: (offer) => price(offer.pricePerGpuUsd) },
     {
       id: "free",
-      title: "Rents",
+      title: "GPUs to rent",
       help: "How many GPUs it rents, of how many it has",
       cell: (offer) => (
         <span class="foreign">
-          {offer.rentable ?? count(offer.freeGpus)}
+          {offer.rentable?.replace("-", "–") ?? count(offer.freeGpus)}
           {offer.totalGpus !== undefined && <span class="quiet"> of {count(offer.totalGpus)}</span>}
         </span>
       ),
@@ -183,7 +186,7 @@ function columnsOf(choose: (offer: Offer) => void): readonly Column<Offer>[] {
       from: "middle",
       cell: (offer) => <bdi title={countryName(offer.country)}>{offer.country?.slice(0, 40) ?? UNKNOWN}</bdi>,
     },
-    { id: "ram", title: "Memory", from: "wide", end: true, help: "Of the node", cell: (offer) => gb(offer.ramGb) },
+    { id: "ram", title: "RAM", from: "wide", end: true, help: "Of the node", cell: (offer) => gb(offer.ramGb) },
     { id: "disk", title: "Disk", from: "wide", end: true, help: "Of the node", cell: (offer) => gb(offer.diskGb) },
     { id: "download", title: "Download", from: "wide", end: true, cell: (offer) => speed(offer.downloadMbps) },
     {
@@ -222,7 +225,7 @@ function Detail({ offer, choose }: { offer: Offer; choose: (offer: Offer) => voi
     ["GPU memory", gb(offer.vramGb)],
     ["NVLink", yesOr(offer.nvlink)],
     ["Country", countryName(offer.country) ?? UNKNOWN],
-    ["Memory", `${gb(offer.ramGb)}, of the whole node`],
+    ["RAM", `${gb(offer.ramGb)}, of the whole node`],
     ["Disk", `${gb(offer.diskGb)}, of the whole node`],
     ["Download", speed(offer.downloadMbps)],
     ["CUDA", offer.cuda === undefined ? UNKNOWN : String(offer.cuda)],
@@ -264,13 +267,6 @@ function yesOr(there: boolean | undefined): string {
 
 function speed(mbps: number | undefined): string {
   return mbps === undefined ? UNKNOWN : mbps >= 1000 ? `${(mbps / 1000).toFixed(1)} Gbit/s` : `${count(mbps)} Mbit/s`;
-}
-
-const regions = new Intl.DisplayNames("en", { type: "region" });
-
-export function countryName(code: string | undefined): string | undefined {
-  if (code === undefined || !/^[A-Za-z]{2}$/.test(code)) return code;
-  return regions.of(code.toUpperCase());
 }
 
 function Filters() {
@@ -361,10 +357,4 @@ function OneFilter(props: {
         />
       );
   }
-}
-
-/** A number above zero; a comma is how many write the point. */
-function above(typed: string): number | undefined {
-  const read = number(typed.replace(",", "."));
-  return read !== undefined && read > 0 ? read : undefined;
 }

@@ -1,6 +1,7 @@
 // Prices per GPU type: what is free, what it costs, and whether that is cheap.
 import { scaleLog } from "d3-scale";
 import { useMemo, useRef, useState } from "preact/hooks";
+import { ofReading } from "../../data/people";
 import { isSaidAbove, now, refresh, useReading } from "../../data/readings";
 import { type Json, number, text, texts, told, unreadRows } from "../../data/shapes";
 import { ago, clock, count, fullTime, gb, plural, price, UNKNOWN, usd } from "../../format";
@@ -20,8 +21,10 @@ import {
   historiesOf,
   historySpec,
   type Lowest,
+  NARROW_PX,
   PRICES,
   typesOf,
+  usualOf,
   wanted,
 } from "./market_readings";
 
@@ -36,7 +39,6 @@ const USUAL = 0.03;
 /** So many types, the cheapest, until somebody wants all; fewer where each is a card. */
 const FIRST_SHOWN = 8;
 const FIRST_CARDS = 4;
-const NARROW_PX = 540;
 
 export function Prices() {
   const [days, setDays] = useState<number>(7);
@@ -46,7 +48,7 @@ export function Prices() {
   const missing =
     state.data === undefined
       ? []
-      : [...texts(past.data?.warnings), isSaidAbove(past) ? [] : (past.failure?.message ?? [])].flat();
+      : [...texts(past.data?.warnings).map(ofReading), isSaidAbove(past) ? [] : (past.failure?.message ?? [])].flat();
   if (isEmptyAs([state])) return null;
   return (
     <div class={state.data === undefined ? "view" : "sides"}>
@@ -138,7 +140,7 @@ function Types(props: { data: Json; histories: ReadonlyMap<string, History>; pas
           <Unread rows={unread} flush />
         ) : (
           <Empty title="Nothing is for rent now" icon="box">
-            {text(data.next) ?? "Lium lists no free GPU, or its list could not be read."}
+            {ofReading(text(data.next) ?? "") || "Lium lists no free GPU, or its list could not be read."}
           </Empty>
         )}
         {incomplete}
@@ -206,7 +208,7 @@ function columnsOf(
     },
     {
       id: "usual",
-      title: "Now",
+      title: "Against usual",
       card: "bare",
       help: "The lowest price now, against the median of the lowest prices of the last week, or day",
       by: againstUsual,
@@ -271,11 +273,21 @@ function Usual({ type }: { type: GpuType }) {
   const share = againstUsual(type);
   if (share === undefined) return <span class="quiet">{UNKNOWN}</span>;
   const percents = Math.round(Math.abs(share - 1) * 100);
-  if (Math.abs(share - 1) < USUAL) return <span class="quiet">As usual</span>;
+  const than = <span class="quiet small">than {usualOf(type)}</span>;
+  if (Math.abs(share - 1) < USUAL)
+    return (
+      <span class="usual">
+        As usual <span class="quiet small">in {usualOf(type)}</span>
+      </span>
+    );
   return share < 1 ? (
-    <Badge tone="good">{percents}% cheaper</Badge>
+    <span class="usual">
+      <Badge tone="good">{percents}% cheaper</Badge> {than}
+    </span>
   ) : (
-    <Badge tone={share > 1.15 ? "warn" : "plain"}>{percents > 999 ? "Far" : `${percents}%`} dearer</Badge>
+    <span class="usual">
+      <Badge tone={share > 1.15 ? "warn" : "plain"}>{percents > 999 ? "Far" : `${percents}%`} dearer</Badge> {than}
+    </span>
   );
 }
 
@@ -309,7 +321,14 @@ function Detail({ type, history, days }: { type: GpuType; history: History | und
         <Fact name="Now" value={`${price(type.minUsd)} to ${price(type.maxUsd)}`} />
         <Fact name="Middle half" value={`${price(type.q1Usd)} to ${price(type.q3Usd)}`} />
         <Fact name="Last day" value={ofLowest(type.lastDay)} />
-        <Fact name="Last week" value={ofLowest(type.lastWeek)} />
+        <Fact
+          name="Last week"
+          value={
+            type.lastWeek === undefined && type.lastDay !== undefined
+              ? "no more than the last day"
+              : ofLowest(type.lastWeek)
+          }
+        />
         <Fact
           name="Seen since"
           value={type.seenSince === undefined ? UNKNOWN : clock(type.seenSince, now.value)}

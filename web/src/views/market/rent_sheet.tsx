@@ -2,15 +2,17 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 import { act, underWay } from "../../data/actions";
 import { againstRent } from "../../data/limits";
+import { forPeople } from "../../data/people";
 import { now, refresh, type Spec, useReading } from "../../data/readings";
 import { isOffered, policy } from "../../data/server";
 import { number, record, text } from "../../data/shapes";
-import { count, hours as hoursInWords, price, usd } from "../../format";
+import { count, countryName, hours as hoursInWords, price, usd } from "../../format";
 import { useHost } from "../../host/use_host";
 import { show } from "../../navigation";
 import { Chips, ChoiceField, OwnHours, TextField } from "../../ui/field";
 import { Button, Read } from "../../ui/parts";
 import { Sheet } from "../../ui/sheet";
+import { PODS, podsOf } from "../pods/pod_readings";
 import { Refusals, useBounds } from "../refusals";
 import { countsOf, type Offer, type Quote, quoteOf } from "./market_readings";
 
@@ -42,13 +44,15 @@ export function RentSheet({
     rests.current = setTimeout(() => setHours(value), RESTS_MS);
   };
   const [name, setName] = useState(() => suggested(offer.gpuType));
+  const onlyPriced = !isOffered("rent_pod");
+  const pods = useReading(onlyPriced ? undefined : PODS);
+  const isTaken = podsOf(pods.data).some((pod) => pod.name === name);
   const spec: Spec = {
     tool: "quote_rental",
     args: { executor_id: offer.id, hours, ...(gpus === undefined ? {} : { gpu_count: gpus }) },
   };
   const state = useReading(spec);
   const host = useHost();
-  const onlyPriced = !isOffered("rent_pod");
   const bounds = useBounds();
   const busy = underWay.value.has(`rent_pod ${offer.id}`);
   const quote = state.data === undefined ? undefined : quoteOf(state.data);
@@ -72,7 +76,6 @@ export function RentSheet({
         args: asks,
         title: `Rent ${name}`,
         did: `rented pod ${name} (${count(quoted.gpuCount)}x ${quoted.gpuType ?? "GPU"} on node ${offer.id}, for ${hours} hours)`,
-        touches: ["list_pods", "get_balance", "list_gpus", "get_gpu_prices", "lium://rents"],
         done: (data) => said(data, name),
       },
       offer.id,
@@ -83,7 +86,7 @@ export function RentSheet({
   return (
     <Sheet
       title={onlyPriced ? "What it would cost" : "Rent it"}
-      about={`${offer.gpuType ?? "GPUs"}${offer.country === undefined ? "" : `, ${offer.country}`}${offer.tier === undefined ? "" : `, ${offer.tier}`}`}
+      about={[offer.gpuType ?? "GPUs", countryName(offer.country), offer.tier].filter(Boolean).join(", ")}
       close={close}
     >
       <div class="rent-fields">
@@ -97,6 +100,7 @@ export function RentSheet({
         )}
         {!onlyPriced && <TextField title="Name of the pod" value={name} onValue={setName} required />}
       </div>
+      {isTaken && <p class="small warn-text">A pod of this name is there already: a rent needs another one.</p>}
       <div class="field titled">
         <span>For how long</span>
         <div class="line">
@@ -113,16 +117,37 @@ export function RentSheet({
           <OwnHours most={onlyPriced ? MOST_PRICED_HOURS : MOST_RENTED_HOURS} onValue={setOther} />
         </div>
       </div>
-      <Read state={state} label="the price" rows={3} again={() => void refresh("quote_rental")}>
-        {(data) => <Quoted quote={quoteOf(data)} />}
-      </Read>
+      {fits ? (
+        <Read state={state} label="the price" rows={3} again={() => void refresh("quote_rental")}>
+          {(data) => <Quoted quote={quoteOf(data)} />}
+        </Read>
+      ) : (
+        <p class="quote quiet">Say for how long, and it is priced.</p>
+      )}
+      <dl class="facts">
+        <div>
+          <dt>Country</dt>
+          <dd class="foreign">{countryName(offer.country) ?? "not told"}</dd>
+        </div>
+        <div>
+          <dt>Node</dt>
+          <dd class="foreign mono small">{offer.id}</dd>
+        </div>
+        {!onlyPriced && (
+          <div>
+            <dt>Template</dt>
+            <dd>the one that Lium proposes for this node: the question names it</dd>
+          </div>
+        )}
+      </dl>
       {onlyPriced ? (
         <p class="small quiet">
           {policy.value?.readOnly ? "This server is read-only" : "This server does not offer rent_pod"}: nothing is
           rented here.
         </p>
       ) : (
-        bounds !== undefined && (
+        bounds !== undefined &&
+        fits && (
           <Refusals
             found={againstRent(
               bounds,
@@ -167,7 +192,11 @@ export function Quoted({ quote }: { quote: Quote }) {
             <li key={i} class="line">
               <span class="foreign">{line.item}</span>
               <span class="quiet foreign">{line.made}</span>
-              <span class="push">{usd(line.usd)}</span>
+              {line.usd === undefined && line.note !== undefined ? (
+                <span class="push quiet foreign">{line.note}, on top</span>
+              ) : (
+                <span class="push">{usd(line.usd)}</span>
+              )}
             </li>
           ))}
         </ul>
@@ -205,7 +234,7 @@ function suggested(gpuType: string | undefined): string {
 
 function said(data: Readonly<Record<string, unknown>>, name: string): string {
   const pod = record(data.pod);
-  if (text(pod.pod_id) === undefined) return text(data.next) ?? `${name} was asked for.`;
+  if (text(pod.pod_id) === undefined) return forPeople(text(data.next) ?? `${name} was asked for.`);
   const status = text(pod.status)?.replaceAll("_", " ").toLowerCase();
   const perHour = number(pod.price_per_hour_usd);
   const cost = perHour === undefined ? "what it costs is not told" : `at ${price(perHour)} an hour`;

@@ -1,4 +1,6 @@
 // How the balance goes on from now, if nothing is rented, added or removed but by the removal times that are set.
+
+import { span } from "../../format";
 import type { Point } from "../../ui/chart";
 import { isEndless, isUndated, type Pod } from "../pods/pod_readings";
 
@@ -10,11 +12,13 @@ export interface Forecast {
   /** When, and with what, it begins. */
   readonly from: number;
   readonly balanceUsd: number;
-  /** What all billing pods of a known price burn together now. */
+  /** What all pods of a known price burn together that bill now, or will once they have started. */
   readonly burnUsd: number;
   readonly withRemovals: readonly Point[];
   /** If all of them ran on; absent where that is the same. */
   readonly runningOn: readonly Point[] | undefined;
+  /** When nothing would be left then; undefined where nothing burns, or nothing is left. */
+  readonly runsOutAt: number | undefined;
   /** When nothing is left; undefined where removals come first. */
   readonly endsAt: number | undefined;
   /** What is left once the last pod is removed; undefined where some run on. */
@@ -23,22 +27,40 @@ export interface Forecast {
   readonly lastRemovalAt: number | undefined;
   /** Billing pods whose price nobody says: the balance goes faster than drawn. */
   readonly unpriced: number;
+  /** Pods that start: counted as billing from now on, since they soon will. */
+  readonly starting: number;
   /** Pods that have no removal time, and those whose time cannot be read. */
   readonly endless: number;
   readonly undated: number;
 }
 
-/** Of a pod: whether it bills, as far as that is told. */
+/** Whether a pod bills, as far as that is told, or soon will. */
 function bills(pod: Pod): boolean {
-  return pod.billing ?? pod.phase === "running";
+  return pod.phase === "starting" || (pod.billing ?? pod.phase === "running");
+}
+
+/** When a pod is removed; of one that starts, as if it had started now. */
+function removalOf({ removalAt, removalHoursAfterStart }: Pod, now: number): number | undefined {
+  if (typeof removalAt === "number") return Math.max(removalAt, now);
+  return typeof removalHoursAfterStart === "number" ? now + removalHoursAfterStart * HOUR_MS : undefined;
+}
+
+/** How long a balance lasts that is not used up, both with the removals that are set and without: they are far apart. */
+export function lastsInWords({ runningOn, runsOutAt, endsAt }: Forecast, now: number): string | undefined {
+  if (runsOutAt === undefined) return undefined;
+  const all = `${span((runsOutAt - now) / 1000)}${runningOn === undefined ? "" : " if all run on"}`;
+  if (runningOn === undefined) return `lasts ${all}`;
+  return endsAt === undefined
+    ? `lasts past all removals; ${all}`
+    : `lasts ${span((endsAt - now) / 1000)} with the removals set; ${all}`;
 }
 
 export function forecast(balanceUsd: number, pods: readonly Pod[], now: number): Forecast {
   const billing = pods.filter(bills);
-  const priced = billing.flatMap(({ pricePerHourUsd: usd, removalAt }) =>
-    usd === undefined || usd < 0
+  const priced = billing.flatMap((pod) =>
+    pod.pricePerHourUsd === undefined || pod.pricePerHourUsd < 0
       ? []
-      : [{ usd, removalAt: typeof removalAt === "number" ? Math.max(removalAt, now) : undefined }],
+      : [{ usd: pod.pricePerHourUsd, removalAt: removalOf(pod, now) }],
   );
   const burnUsd = priced.reduce((sum, { usd }) => sum + usd, 0);
   const removals = priced.flatMap(({ removalAt }) => removalAt ?? []).sort((a, b) => a - b);
@@ -65,8 +87,8 @@ export function forecast(balanceUsd: number, pods: readonly Pod[], now: number):
     }
   }
   const allEnd = endless + undated === 0 && endsAt === undefined;
-  const runsUntil = burnUsd > 0 && balanceUsd > 0 ? now + (balanceUsd / burnUsd) * HOUR_MS : now;
-  const horizon = Math.min(now + MOST_MS, endsAt ?? Math.max(removals.at(-1) ?? now, runsUntil));
+  const runsOutAt = burnUsd > 0 && balanceUsd > 0 ? now + (balanceUsd / burnUsd) * HOUR_MS : undefined;
+  const horizon = Math.min(now + MOST_MS, endsAt ?? Math.max(removals.at(-1) ?? now, runsOutAt ?? now));
   const drawn = upTo(withRemovals, horizon);
   const last = drawn.at(-1);
   // Where nothing burns any more, the line goes on level.
@@ -77,6 +99,8 @@ export function forecast(balanceUsd: number, pods: readonly Pod[], now: number):
     burnUsd,
     withRemovals: drawn,
     runningOn: removals.length === 0 || burnUsd === 0 ? undefined : straight(balanceUsd, burnUsd, now, horizon),
+    runsOutAt,
+    starting: billing.filter(({ phase, billing: now }) => phase === "starting" && now !== true).length,
     endsAt,
     leftUsd: allEnd ? left : undefined,
     lastRemovalAt: allEnd ? removals.at(-1) : undefined,

@@ -1,5 +1,6 @@
 // The limits of this server: what is allowed, used and left.
-import { inUnits, type Limit, limitsOf } from "../../data/limits";
+import { inUnits, type Limit, limitsOf, overshoot } from "../../data/limits";
+import { forPeople } from "../../data/people";
 import { flag, isNoList, type Json, text, unreadRows } from "../../data/shapes";
 import { Meter, Unread } from "../../ui/parts";
 
@@ -11,7 +12,7 @@ export function Limits({ data }: { data: Json }) {
   const limits = limitsOf(data);
   const unread = unreadRows(data.limits, (row) => text(row.limit) !== undefined);
   if (isNoList(data.limits)) return <p class="warn-text">They could not be read.</p>;
-  const note = text(data.note)?.replace(ABOUT_RUNWAY, "").trim();
+  const note = forPeople(text(data.note)?.replace(ABOUT_RUNWAY, "").trim() ?? "");
   return (
     <>
       {flag(data.limits_refuse) === false && (
@@ -30,13 +31,14 @@ export function Limits({ data }: { data: Json }) {
           ))}
         </ul>
       )}
-      {limits.length > 0 && note !== undefined && note !== "" && <p class="said small quiet foreign">{note}</p>}
+      {limits.length > 0 && note !== "" && <p class="said small quiet foreign">{note}</p>}
     </>
   );
 }
 
 function OneLimit({ limit }: { limit: Limit }) {
   const { allowed, used, left, only } = limit;
+  const over = overshoot(limit);
   const words = (value: typeof used): string => inUnits(value, limit.unit);
   const share = allowed === undefined || typeof used !== "number" ? undefined : allowed > 0 ? used / allowed : 1;
   return (
@@ -55,7 +57,11 @@ function OneLimit({ limit }: { limit: Limit }) {
           />
           <div class="line small quiet">
             <span>{words(used)} used</span>
-            <span class="push">{words(left)} left</span>
+            {over === undefined ? (
+              <span class="push">{words(left)} left</span>
+            ) : (
+              <span class="push bad-text">{words(over)} over</span>
+            )}
           </div>
         </>
       )}

@@ -1,5 +1,6 @@
 // What the Money view reads, and what it makes of the answers.
 import { signal } from "@preact/signals";
+import { incompleteOf } from "../../data/people";
 import type { Spec } from "../../data/readings";
 import {
   flag,
@@ -176,7 +177,7 @@ export function chargesOf(data: Json | undefined, asked?: number): Charges {
     totalUsd: number(data?.total_usd),
     beyondUsd: told(data?.beyond_pods_usd, number),
     podCount: number(data?.total),
-    incomplete: text(data?.incomplete),
+    incomplete: incompleteOf(data),
     note: text(data?.note),
     nextCursor: text(data?.next_cursor),
     days,
@@ -193,19 +194,35 @@ export interface Part {
 const OTHERS = "Other pods";
 /** Less is what rounding leaves. */
 const LEAST_USD = 0.001;
+const LEAST_MISFIT_USD = 0.015;
 
-/** What each day of the period cost, cut into the pods that cost most, and the rest; undefined where days are not told. */
+/** What each day of the period cost, cut into the pods with the largest charges, and the rest; undefined where days are not told. */
 export function partsOf({ days, period, pods }: Charges, most: number): readonly Part[] | undefined {
   if (days === undefined || period === undefined) return undefined;
-  const charged = pods.filter((pod) => (pod.totalUsd ?? 0) > 0 && pod.days !== undefined);
-  const own = [...charged].sort((a, b) => (b.totalUsd ?? 0) - (a.totalUsd ?? 0)).slice(0, most);
-  const parts: Part[] = own.map((pod) => ({
-    label: pod.name ?? pod.key,
-    values: period.map((day) => Math.max(0, pod.days?.get(day) ?? 0)),
-  }));
-  const rest = period.map((day, i) => {
-    const usd = parts.reduce((left, part) => left - (part.values[i] ?? 0), days.get(day) ?? 0);
-    return usd < LEAST_USD ? 0 : usd;
-  });
-  return rest.some((usd) => usd > 0) ? [...parts, { label: OTHERS, values: rest }] : parts;
+  const parts = pods
+    .map((pod) => ({ label: pod.name ?? pod.key, values: period.map((day) => seen(pod.days?.get(day) ?? 0)) }))
+    .filter(({ values }) => values.some((usd) => usd !== 0))
+    .sort((a, b) => sizeOf(b) - sizeOf(a))
+    .slice(0, most);
+  const rest = period.map((day, i) =>
+    seen(parts.reduce((left, part) => left - (part.values[i] ?? 0), days.get(day) ?? 0)),
+  );
+  return rest.some((usd) => usd !== 0) ? [...parts, { label: OTHERS, values: rest }] : parts;
+}
+
+function seen(usd: number): number {
+  return Math.abs(usd) < LEAST_USD ? 0 : usd;
+}
+
+/** What was charged and given back in it, together. */
+function sizeOf({ values }: Part): number {
+  return values.reduce((sum, usd) => sum + Math.abs(usd), 0);
+}
+
+/** What the days add up to and the total does not, where all of it is told and that is more than rounding. */
+export function unfitUsd({ days, totalUsd, beyondUsd, incomplete, unreadDays }: Charges): number | undefined {
+  if (days === undefined || totalUsd === undefined || incomplete !== undefined || unreadDays > 0) return undefined;
+  if (beyondUsd === null) return undefined;
+  const sum = [...days.values()].reduce((all, usd) => all + usd, 0);
+  return Math.abs(sum + (beyondUsd ?? 0) - totalUsd) < LEAST_MISFIT_USD ? undefined : sum;
 }

@@ -1,11 +1,11 @@
 // The Money view: what is left and how long it lasts, what was spent, and the limits.
 import { useMemo } from "preact/hooks";
-import { type Limit, limitsOf } from "../../data/limits";
+import { type Limit, limitsOf, overshoot } from "../../data/limits";
 import { now, refresh, type State, useReading } from "../../data/readings";
 import { type Json, number, texts, unreadRows } from "../../data/shapes";
 import { clock, fullTime, hours, plural, price, span, UNKNOWN, usd } from "../../format";
 import { type Series, TimeChart } from "../../ui/chart";
-import { Figure, Figures, isEmptyAs, lacksKey, NoKey, Panel, Read } from "../../ui/parts";
+import { Figure, Figures, isEmptyAs, lacksKey, NoKey, Panel, Read, type Tone } from "../../ui/parts";
 import { Burning } from "../burning";
 import { BALANCE, PODS, podsOf, untoldPods } from "../pods/pod_readings";
 import { aligned, type Forecast, forecast } from "./forecast";
@@ -37,7 +37,7 @@ export function MoneyView() {
         <div class="sides">
           <Ahead balance={balance} pods={pods} ahead={ahead} />
           <Panel title="Limits" note="of this server">
-            <Read state={balance} label="limits" rows={4} again={() => void refresh("get_balance")}>
+            <Read state={balance} label="limits" rows={4} quiet again={() => void refresh("get_balance")}>
               {(data) => <Limits data={data} />}
             </Read>
           </Panel>
@@ -58,28 +58,50 @@ function Summary(props: { balance: State; pods: State; spent: State; ahead: Fore
   const end = ending(data, ahead, untoldPods(pods.data));
   return (
     <Figures of={[balance, pods, spent]}>
-      <Figure label="Balance" value={usd(number(data?.balance_usd))} note={data === undefined ? "" : ofPods(data)} />
+      <Figure
+        label="Balance"
+        value={usd(number(data?.balance_usd))}
+        note={data === undefined ? "" : ofPods(data)}
+        of={[balance]}
+      />
       <Burning from={[balance, pods]} />
-      <Figure label={end.label} value={end.value} note={end.note} tone={end.soon ? "warn" : "plain"} />
+      <Figure
+        label={end.label}
+        value={end.value}
+        note={end.note}
+        tone={end.soon ? "warn" : "plain"}
+        of={[balance, pods]}
+      />
       <Figure
         label="Spent today"
         value={usd(today)}
         note={charges === undefined ? "" : today === undefined ? "not told" : "UTC, some minutes late"}
+        of={[spent]}
       />
       {budget !== undefined && (
-        <Figure
-          label="Left of the budget"
-          value={usd(budget.left)}
-          note={ofBudget(budget, texts(data?.pods_without_removal_time).length)}
-        />
+        <Figure {...ofBudget(budget, texts(data?.pods_without_removal_time).length)} of={[balance]} />
       )}
     </Figures>
   );
 }
 
-function ofBudget({ allowed, left }: Limit, unbounded: number): string {
-  if (left === undefined && unbounded > 0) return `not bounded: ${plural(unbounded, "pod")} without a removal time`;
-  return allowed === undefined ? "" : `of ${usd(allowed)}`;
+function ofBudget(budget: Limit, unbounded: number): { label: string; value: string; note: string; tone?: Tone } {
+  const { allowed, used, left } = budget;
+  const over = overshoot(budget);
+  if (over !== undefined)
+    return {
+      label: "Over the budget",
+      value: usd(over),
+      note: `${usd(used ?? undefined)} used of ${usd(allowed)}`,
+      tone: "warn",
+    };
+  const note =
+    left === undefined && unbounded > 0
+      ? `not bounded: ${plural(unbounded, "pod")} without a removal time`
+      : allowed === undefined
+        ? ""
+        : `of ${usd(allowed)}`;
+  return { label: "Left of the budget", value: usd(left), note };
 }
 
 function ofPods(data: Json): string {
@@ -118,7 +140,7 @@ function ending(data: Json | undefined, ahead: Forecast | undefined, untold: num
     return {
       ...lasts,
       value: span((ahead.endsAt - now.value) / 1000),
-      note: unpriced ? "at most: not all is priced" : `until ${clock(ahead.endsAt, now.value)}`,
+      note: unpriced ? "at most: not all is priced" : `until ${clock(ahead.endsAt, now.value)}${ifAllRunOn(ahead)}`,
       soon: ahead.endsAt - now.value < SOON_MS,
     };
   if (unpriced) return { ...lasts, note: ahead.unpriced > 0 ? "a price is not known" : "not all pods were read" };
@@ -126,9 +148,15 @@ function ending(data: Json | undefined, ahead: Forecast | undefined, untold: num
   return {
     label: "Left in the end",
     value: usd(ahead.leftUsd),
-    note: `after all removals, ${clock(ahead.lastRemovalAt, now.value)}`,
+    note: `after all removals, ${clock(ahead.lastRemovalAt, now.value)}${ifAllRunOn(ahead)}`,
     soon: false,
   };
+}
+
+/** How long it lasts without the removals, where some are set. */
+function ifAllRunOn({ runningOn, runsOutAt }: Forecast): string {
+  if (runningOn === undefined || runsOutAt === undefined) return "";
+  return `; ${span((runsOutAt - now.value) / 1000)} if all run on`;
 }
 
 function Ahead({ balance, pods, ahead }: { balance: State; pods: State; ahead: Forecast | undefined }) {
@@ -199,7 +227,6 @@ function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Foreca
   const pods = podsOf(listed);
   const total = number(listed.total);
   const unread = unreadRows(listed.pods);
-  const starting = pods.filter((pod) => pod.phase === "starting").length;
   const idle = pods.filter((pod) => pod.idleMinutes !== undefined).length;
   const unbounded = texts(data.pods_without_removal_time);
   const said: (string | undefined)[] = [
@@ -212,22 +239,25 @@ function Said({ data, listed, ahead }: { data: Json; listed: Json; ahead: Foreca
           : ahead.leftUsd !== undefined && ahead.lastRemovalAt !== undefined
             ? `The last pod is removed at ${clock(ahead.lastRemovalAt, now.value)}, with ${usd(ahead.leftUsd)} left.`
             : undefined,
-    ahead.endless > 0 ? `${plural(ahead.endless, "pod")} without a removal time: drawn as running on.` : undefined,
+    ahead.endless > 0
+      ? `${plural(ahead.endless, "pod")} without a removal time: drawn as running on${unbounded.length > 0 ? ", and not bounded for the budget" : ""}.`
+      : undefined,
     ahead.undated > 0
       ? `${plural(ahead.undated, "pod")} with a removal time that cannot be read: drawn as running on.`
       : undefined,
     ahead.unpriced > 0
       ? `${plural(ahead.unpriced, "pod")} without a known price: the balance goes faster than drawn.`
       : undefined,
-    starting > 0 ? `${plural(starting, "pod")} starting: not counted before it bills.` : undefined,
+    ahead.starting > 0 ? `${plural(ahead.starting, "pod")} starting: counted as if started now.` : undefined,
     idle > 0 ? `${plural(idle, "pod")} to be removed once idle: that may be sooner than drawn.` : undefined,
     unread > 0
       ? `${plural(unread, "row")} of the list of pods could not be read: the balance may go faster.`
       : undefined,
     total !== undefined && total > pods.length ? `Only ${pods.length} of ${total} pods were read.` : undefined,
-    unbounded.length > 0 ? "The budget has to bear pods that no removal time bounds." : undefined,
-    "Volumes and backups bill too; what they cost is not in it.",
-    `Earlier balances are told nowhere: this begins with the one of ${clock(ahead.from, now.value)}.`,
+    unbounded.length > 0 && ahead.endless === 0
+      ? "The budget has to bear pods that no removal time bounds."
+      : undefined,
+    `It begins with the balance of ${clock(ahead.from, now.value)}, as no earlier one is told. Volumes and backups bill too, and are not in it.`,
   ];
   return (
     <ul class="said small quiet" title={fullTime(ahead.endsAt)}>

@@ -1,5 +1,6 @@
 // What was rented through this server, as its ledger has it.
 import { useMemo } from "preact/hooks";
+import { forPeople } from "../../data/people";
 import { now, refresh, type Spec, useReading } from "../../data/readings";
 import {
   flag,
@@ -41,7 +42,7 @@ function rentsOf(data: Json): readonly Rent[] {
     pricePerHourUsd: number(given.price_per_hour_usd),
     hours: told(given.hours, number),
     byOrder: flag(given.by_order) ?? false,
-    outcome: text(given.what_came_of_it),
+    outcome: forPeople(text(given.what_came_of_it) ?? "") || undefined,
   }));
 }
 

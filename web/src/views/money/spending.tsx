@@ -7,7 +7,7 @@ import { muted } from "../../host/host";
 import { Bars } from "../../ui/bars";
 import { Chips } from "../../ui/field";
 import { Pager, usePages } from "../../ui/pager";
-import { Badge, Empty, Incomplete, Meter, Panel, Read, Unread } from "../../ui/parts";
+import { Badge, Empty, Meter, Panel, Read, Unread } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import {
   type Charges,
@@ -17,6 +17,7 @@ import {
   partsOf,
   spendingSpec,
   spentDays,
+  unfitUsd,
 } from "./money_readings";
 
 const PERIODS = [
@@ -56,7 +57,13 @@ export function Spending() {
         </Read>
       </Panel>
       <Panel title="Spent by pod" flush note={`in ${days} days, the dearest first`} of={[state]}>
-        <Read state={state} label="spending" rows={4} again={() => void refresh("get_spending")}>
+        <Read
+          state={state}
+          label="spending"
+          rows={4}
+          quiet={pages.page === 0}
+          again={() => void refresh("get_spending")}
+        >
           {(data) => <ByPod data={data} days={days} />}
         </Read>
         {charges !== undefined && !muted.value && (
@@ -81,8 +88,15 @@ function ByDay({ data, asked }: { data: Json; asked: number }) {
     () => (charges.period ?? []).map((day) => ({ short: dayInWords(day, false), full: dayInWords(day, true) })),
     [charges],
   );
-  if (parts === undefined) return <p class="quiet">What each day cost is not told.</p>;
+  if (parts === undefined)
+    return (
+      <>
+        <p class="quiet">What each day cost is not told.</p>
+        {charges.incomplete !== undefined && <p class="small warn-text foreign">{charges.incomplete}</p>}
+      </>
+    );
   const misfits = misfitsOf(charges, asked);
+  const hasRefunds = parts.some(({ values }) => values.some((usd) => usd < 0));
   return (
     <>
       {misfits.map((said) => (
@@ -97,22 +111,26 @@ function ByDay({ data, asked }: { data: Json; asked: number }) {
       )}
       <ul class="said small quiet">
         {parts.length > 0 && charges.incomplete !== undefined && <li class="foreign">{charges.incomplete}</li>}
-        {charges.beyondUsd !== undefined && (
-          <li>
-            {charges.beyondUsd === null
-              ? "More was charged for no pod: how much cannot be read."
-              : `${usd(charges.beyondUsd)} more was charged for no pod: on which days is not told.`}
-          </li>
-        )}
+        {hasRefunds && <li>Below zero is what was given back.</li>}
+        {charges.beyondUsd !== undefined && <li>{beyond(charges.beyondUsd)}</li>}
       </ul>
     </>
   );
 }
 
+function beyond(beyondUsd: number | null): string {
+  if (beyondUsd === null) return "More was charged for no pod: how much cannot be read.";
+  return beyondUsd < 0
+    ? `${usd(-beyondUsd)} was given back for no pod: on which days is not told.`
+    : `${usd(beyondUsd)} more was charged for no pod: on which days is not told.`;
+}
+
 const MOST_NAMED = 3;
 
 /** What of the answer is not of the days that were asked for, or cannot be read. */
-function misfitsOf({ otherPeriod, daysElsewhere, unreadDays, days }: Charges, asked: number): readonly string[] {
+function misfitsOf(charges: Charges, asked: number): readonly string[] {
+  const { otherPeriod, daysElsewhere, unreadDays, days, totalUsd } = charges;
+  const unfit = unfitUsd(charges);
   const elsewhere = daysElsewhere.reduce((sum, day) => sum + (days?.get(day) ?? 0), 0);
   const named = daysElsewhere.slice(0, MOST_NAMED).join(", ");
   return [
@@ -122,6 +140,7 @@ function misfitsOf({ otherPeriod, daysElsewhere, unreadDays, days }: Charges, as
       : [
           `It tells ${usd(elsewhere)} on ${plural(daysElsewhere.length, "day")} outside of the last ${asked} days (${named}${daysElsewhere.length > MOST_NAMED ? ", …" : ""}): not drawn.`,
         ]),
+    ...(unfit === undefined ? [] : [`The days add up to ${usd(unfit)}, and Lium's own total is ${usd(totalUsd)}.`]),
     ...(unreadDays === 0 ? [] : [`${plural(unreadDays, "day")} could not be read: what is drawn is at least so much.`]),
   ];
 }
@@ -142,7 +161,6 @@ function ByPod({ data, days }: { data: Json; days: number }) {
   const columns = useMemo(() => columnsOf(most).map((each) => (whole ? each : unsorted(each))), [most, whole]);
   return (
     <>
-      <Incomplete data={data} />
       <Unread rows={charges.unreadPods} flush />
       {charges.pods.length === 0 && charges.unreadPods > 0 ? null : charges.pods.length === 0 ? (
         <Empty title={`No pod was charged in ${days} days`} icon="box" />

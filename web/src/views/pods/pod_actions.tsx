@@ -15,7 +15,6 @@ import { Refusals, useBounds } from "../refusals";
 import type { Pod } from "./pod_readings";
 
 type Form = "extend" | "back up" | "remove";
-const TOUCHES = ["list_pods", "get_pod", "list_backups", "get_balance"];
 
 export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup: () => string; compact?: boolean }) {
   const [form, setForm] = useState<Form>();
@@ -134,7 +133,6 @@ function Extend({ pod, name, run, close }: FormProps) {
                 args: { pod: pod.id },
                 title: `Take the removal time off ${name}`,
                 did: `cancelled the scheduled removal of pod ${name} (${pod.id})`,
-                touches: TOUCHES,
                 done: () => `${name} has no removal time now: it bills until somebody removes it.`,
               })
             }
@@ -152,7 +150,6 @@ function Extend({ pod, name, run, close }: FormProps) {
               args: { pod: pod.id, hours_from_now: chosen },
               title: `Set the removal of ${name}`,
               did: `set the removal of pod ${name} (${pod.id}) to ${chosen} hours from now`,
-              touches: TOUCHES,
               done: (data) => `${name} will be removed ${clock(moment(data.removal_at), now.value)}.`,
             })
           }
@@ -193,7 +190,6 @@ function BackUp({ pod, name, lastBackup, run, close }: FormProps & { lastBackup:
               args: { pod: pod.id, wait_seconds: 0 },
               title: `Back up ${name}`,
               did: `began a backup of pod ${name} (${pod.id})`,
-              touches: TOUCHES,
               done: (data) => (data.outcome === "done" ? `${name} is backed up.` : `The backup of ${name} has begun.`),
             })
           }
@@ -230,7 +226,6 @@ function Remove({ pod, name, lastBackup, run, close }: FormProps & { lastBackup:
               args: { pod: pod.id, ...(first ? { final_backup: true } : {}) },
               title: `Remove ${name}`,
               did: `removed pod ${name} (${pod.id})${first ? " after a last backup" : ""}`,
-              touches: TOUCHES,
               done: (data) =>
                 data.outcome === "done"
                   ? `${name} is removed${number(data.charged_usd) === undefined ? "" : `; it cost ${usd(number(data.charged_usd))}`}.`

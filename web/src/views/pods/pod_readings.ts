@@ -96,7 +96,7 @@ export function isUndated(pod: Pod): boolean {
 
 /** Whether no time is set that ends it. */
 export function isEndless(pod: Pod): boolean {
-  return pod.removalAt === undefined && !isUndated(pod);
+  return pod.removalAt === undefined && pod.removalHoursAfterStart === undefined;
 }
 
 /** Pods that the account has and the list does not tell: rows that cannot be read, and pages that are not here. */

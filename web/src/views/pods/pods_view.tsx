@@ -1,5 +1,6 @@
 // The Pods view: what runs, what it burns, when it ends, and what it does.
 import { useEffect, useMemo, useState } from "preact/hooks";
+import { forPeople } from "../../data/people";
 import { now, refresh, type State, useReading } from "../../data/readings";
 import { isNoList, type Json, number, record, records, text, unreadRows } from "../../data/shapes";
 import {
@@ -34,6 +35,7 @@ import {
 } from "../../ui/parts";
 import { type Column, Table } from "../../ui/table";
 import { Burning } from "../burning";
+import { forecast, lastsInWords } from "../money/forecast";
 import { Orders } from "./orders";
 import { PodActions } from "./pod_actions";
 import { PodDetail } from "./pod_detail";
@@ -116,13 +118,16 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
   const left = number(balance?.balance_usd);
   const lasts = number(balance?.runway_hours);
   const isUsedUp = left !== undefined && left <= 0;
-  // The server counts with no removal; the view of the money foresees them.
+  // As the view of the money has it; the server counts with no removal.
+  const ahead = left === undefined || list === undefined ? undefined : forecast(left, pods, now.value);
+  const foreseen = ahead === undefined || ahead.unpriced + untold > 0 ? undefined : lastsInWords(ahead, now.value);
   const ifAllRunOn = pods.every(isEndless) ? "" : " if all run on";
   return (
     <Figures of={[listed, balanced]}>
       <Burning from={[listed, balanced]} />
       <Figure
         label="Running"
+        of={[listed]}
         value={list === undefined ? UNKNOWN : count(running)}
         note={
           list === undefined
@@ -138,11 +143,13 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
       />
       <Figure
         label="Cost so far"
+        of={[listed]}
         value={list !== undefined && pods.length + untold === 0 ? usd(0) : usd(cost)}
         note={cost === undefined ? "" : uncosted > 0 ? `at least: ${plural(uncosted, "pod")} not counted` : "estimated"}
       />
       <Figure
         label="Next removal"
+        of={[listed]}
         value={typeof next?.removalAt === "number" ? span((next.removalAt - now.value) / 1000) : UNKNOWN}
         note={
           undated > 0 ? (
@@ -162,7 +169,10 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
         label="Balance"
         value={usd(left)}
         tone={isUsedUp || (lasts !== undefined && lasts < 6) ? "warn" : "plain"}
-        note={isUsedUp ? "nothing is left" : lasts === undefined ? "" : `lasts ${hours(lasts)}${ifAllRunOn}`}
+        note={
+          isUsedUp ? "nothing is left" : (foreseen ?? (lasts === undefined ? "" : `lasts ${hours(lasts)}${ifAllRunOn}`))
+        }
+        of={[balanced]}
       />
     </Figures>
   );
@@ -219,7 +229,7 @@ function Pods({ data }: { data: Json }) {
           <strong>
             <bdi>{text(rent.name) ?? "A rent"}</bdi> is not settled.
           </strong>{" "}
-          <span class="foreign">{text(rent.next)}</span>
+          <span class="foreign">{forPeople(text(rent.next) ?? "")}</span>
         </div>
       ))}
       <Panel
