@@ -3,7 +3,7 @@ import { useComputed } from "@preact/signals";
 import { Component, type ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { dismiss, notices, underWay } from "./data/actions";
-import { asleep, cutOff, here, isMissing, oldest, refresh } from "./data/readings";
+import { asleep, cutOff, here, oldest, readBefore, refresh } from "./data/readings";
 import { policy } from "./data/server";
 import { span } from "./format";
 import { controls, type Ended, ended, filling, type Host, muted, NO_CALLS } from "./host/host";
@@ -50,7 +50,7 @@ function Shown({ name }: { name: View }) {
           <CutOff
             key={`${why.code} ${why.message}`}
             failure={why}
-            hasData={!isMissing(why)}
+            since={readBefore(why)}
             again={() => void refresh()}
           />
         ))

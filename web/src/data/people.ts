@@ -37,7 +37,10 @@ export function forPeople(said: string): string {
 
 /** Of what only reads nobody thinks that it changed something. */
 export function ofReading(said: string): string {
-  const rest = said.replace(/\s*\bNothing was changed(?: or is billed)?\.\s*/g, " ").trim();
+  const rest = said
+    .split(SENTENCES)
+    .filter((sentence) => !/^Nothing was changed\b|\brepeating a change\b/.test(sentence))
+    .join(" ");
   return forPeople(rest === "" ? said : rest);
 }
 

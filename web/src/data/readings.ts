@@ -87,12 +87,11 @@ function isSame(one: Failure, other: Failure): boolean {
   return one.code === other.code && one.message === other.message;
 }
 
-/** Whether all that fails in this way was never read. */
-export function isMissing(why: Failure): boolean {
-  const failing = lookedAt().filter(
-    ({ state: { value } }) => value.failure !== undefined && isSame(value.failure, why),
-  );
-  return failing.every(({ state }) => state.value.data === undefined);
+/** When the oldest was read of what fails in this way, on this machine's clock; undefined where it never was. */
+export function readBefore(why: Failure): number | undefined {
+  const states = lookedAt().map(({ state }) => state.value);
+  const times = states.flatMap(({ failure, at }) => (failure !== undefined && isSame(failure, why) ? (at ?? []) : []));
+  return times.length === 0 ? undefined : Math.min(...times);
 }
 
 /** When the oldest of what is looked at was read, on this machine's clock, and whether all of it could be read anew. */
@@ -144,6 +143,8 @@ interface Entry {
   dueAt: number;
   /** Until when what was changed here may not yet be seen in it. */
   settlesUntil: number;
+  /** Something was changed here since it was read: to read it anew is what the person asks for. */
+  isOutdated: boolean;
   inFlight: Promise<void> | undefined;
 }
 
@@ -165,6 +166,7 @@ function entryOf(spec: Spec): Entry {
       wasAsked: false,
       dueAt: 0,
       settlesUntil: 0,
+      isOutdated: false,
       inFlight: undefined,
     };
     entries.set(key, entry);
@@ -203,6 +205,7 @@ export function refreshAfterAct(): void {
   for (const entry of entries.values()) {
     entry.settlesUntil = until;
     entry.dueAt = 0;
+    entry.isOutdated = true;
     // What is under way was asked before.
     if (entry.lookers.size > 0 && !muted.value) void (entry.inFlight ?? Promise.resolve()).then(() => read(entry));
   }
@@ -289,7 +292,7 @@ function turn(): void {
     .sort((a, b) => compare(everyOf(a), everyOf(b)) || a.dueAt - b.dueAt);
   for (const entry of due) {
     if (running >= AT_ONCE) return;
-    if (recent.length >= CALLS_PER_MINUTE && !isNew(entry)) continue;
+    if (recent.length >= CALLS_PER_MINUTE && !isNew(entry) && !entry.isOutdated) continue;
     void read(entry);
   }
 }
@@ -306,6 +309,7 @@ function read(entry: Entry): Promise<void> {
   recent.push(Date.now());
   running += 1;
   entry.wasAsked = true;
+  entry.isOutdated = false;
   entry.state.value = { ...entry.state.value, loading: true };
   entry.inFlight = Promise.race([ask(host, tool, args), late()])
     .then((answer) => take(entry, answer))
@@ -357,6 +361,7 @@ function take(entry: Entry, given: Answer): void {
       : Math.min(SLOWEST_SECONDS, Math.max(10, Number.isFinite(every) ? every : 30) * 2 ** (entry.failures - 1));
   const isSettling = at < entry.settlesUntil && Number.isFinite(every);
   entry.dueAt = at + (isSettling ? Math.min(wait, UNSETTLED_EVERY_SECONDS) : wait) * 1000;
+  entry.isOutdated ||= isSettling;
   judge();
 }
 

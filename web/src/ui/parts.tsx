@@ -229,13 +229,14 @@ function notAnewSince(states: readonly State[]): number | undefined {
 }
 
 /** Why something cannot be read now, said once for the whole page: instead of it, or above what was read before. */
-export function CutOff({ failure, hasData, again }: { failure: Failure; hasData: boolean; again: () => void }) {
-  if (!hasData) return <Trouble failure={failure} again={again} />;
+export function CutOff(props: { failure: Failure; since: number | undefined; again: () => void }) {
+  const { failure, since, again } = props;
+  if (since === undefined) return <Trouble failure={failure} again={again} />;
   return (
     <p class="stale" role="status">
       <Icon name="warning" />
       <span>
-        Not read anew: <span class="foreign">{failure.message}</span>
+        Not read anew, so of {ago(since, here.value)}: <span class="foreign">{failure.message}</span>
       </span>
       <Button kind="link" onPress={again}>
         Try again
@@ -295,7 +296,7 @@ export function Read(props: {
     );
   return (
     <>
-      {since !== undefined && !(isSaid && muted.value) && (
+      {since !== undefined && !isSaidAbove(props.state) && (
         <p class="stale" role="status">
           <Icon name="warning" />
           <span>
