@@ -272,13 +272,13 @@ class Policy:
             "budget_usd": None if committed is None or spent_usd is None else spent_usd + committed,
         }
         rows = []
-        for limit, now in used.items():
+        for limit, known in used.items():
             allowed = getattr(self.limits, limit)
             if allowed is None:
                 continue
-            left = None if now is None else max(allowed - now, 0)
-            if limit == "budget_usd" and spent_usd is not None and spent_usd >= allowed:
-                now, left = (spent_usd if now is None else now), 0
+            is_spent = limit == "budget_usd" and spent_usd is not None and spent_usd >= allowed
+            now = spent_usd if known is None and is_spent else known
+            left = 0 if is_spent else None if now is None else max(allowed - now, 0)
             rows.append(Standing(limit, allowed, now, left))
         return rows
 
