@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import re
 import shutil
 import tempfile
 import time
@@ -81,7 +82,7 @@ async def take(browser: Browser, shown: Shown, session: str) -> None:
             await page.goto(shown.url)
             for view in VIEWS:
                 await page.get_by_role("navigation", name="Views").get_by_role("button", name=view).click()
-                await page.get_by_text("Up to date").wait_for()
+                await page.locator(".freshness", has_text=re.compile("ago|date")).wait_for()
                 if view == "Pods" and width > _WIDE:
                     await page.get_by_role("button", name="Details of llama-finetune").click()
                 await page.wait_for_timeout(4000)

@@ -236,7 +236,7 @@ export function CutOff(props: { failure: Failure; since: number | undefined; aga
     <p class="stale" role="status">
       <Icon name="warning" />
       <span>
-        Not read anew, so of {ago(since, here.value)}: <span class="foreign">{failure.message}</span>
+        Not read anew (as of {ago(since, here.value)}): <span class="foreign">{failure.message}</span>
       </span>
       <Button kind="link" onPress={again}>
         Try again
