@@ -31,13 +31,22 @@ class AuthorizationServer:
         self.asked: list[str] = []
         self.says_issuer = url
         self.is_silent = False
+        self.has_changed_its_key = False
         self._redirects: dict[str, dict[str, str]] = {}
 
-    def token(self, *, of: str = "rsa", alg: str | None = None, kid: str | None = None, **claims: Any) -> str:
-        """A signed token; a claim that is None is left out.
+    def token(
+        self,
+        *,
+        of: str = "rsa",
+        alg: str | None = None,
+        kid: str | None = None,
+        header: dict[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """A signed token; a claim that is None is left out, as is an empty `kid`.
 
         Args:
-            of: Whose key signs: `rsa` and `ec` are published, `stranger` is not.
+            of: Whose key signs: `rsa` and `ec` are published, `stranger` is not before the key has changed.
         """
         said = {"iss": self.url, "sub": "jane", "iat": int(time.time()), "exp": int(time.time()) + 600} | claims
         keys: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
@@ -45,9 +54,12 @@ class AuthorizationServer:
             "ec": _EC,
             "stranger": _STRANGER,
         }
-        kid = kid or ("ec" if of == "ec" else "rsa")
+        kid = ("ec" if of == "ec" else "rsa") if kid is None else kid
+        headers = {"kid": kid} if kid else {}
         claims = {name: value for name, value in said.items() if value is not None}
-        return jwt.encode(claims, keys[of], algorithm=alg or ("ES256" if of == "ec" else "RS256"), headers={"kid": kid})
+        return jwt.encode(
+            claims, keys[of], algorithm=alg or ("ES256" if of == "ec" else "RS256"), headers=headers | (header or {})
+        )
 
     def published(self) -> dict[str, Any]:
         """The keys as anybody reads them."""
@@ -56,6 +68,8 @@ class AuthorizationServer:
             json.loads(ECAlgorithm.to_jwk(_EC.public_key())) | {"kid": "ec"},
             {"kty": "oct", "kid": "secret", "k": "YSBzZWNyZXQgdGhhdCBzb21lYm9keSBwdWJsaXNoZXM", "alg": "HS256"},
         ]
+        if self.has_changed_its_key:
+            rows.append(json.loads(RSAAlgorithm.to_jwk(_STRANGER.public_key())) | {"kid": "newer", "alg": "RS256"})
         return {"keys": rows}
 
     def public_pem(self) -> bytes:

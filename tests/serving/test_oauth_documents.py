@@ -322,7 +322,7 @@ def test_what_is_no_address_of_a_document_is_not_asked_for(hosted: Served, sites
 
 def test_only_an_address_with_https_names_a_document(hosted: Served, sites: Sites) -> None:
     answer = ask(hosted, f"http://{SITE}/x.json")
-    assert (answer.status_code, "not found" in answer.text) == (400, True)
+    assert (answer.status_code, "not known here" in answer.text) == (400, True)
     assert sites.connected == []
 
 

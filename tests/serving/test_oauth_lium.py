@@ -245,12 +245,57 @@ async def test_a_program_on_the_persons_machine_listens_at_whichever_port_is_fre
 
 
 def test_what_a_client_registers_is_bounded(hosted: Served) -> None:
-    for addresses in (["https://claude.ai/callback"], ["http://localhost:5/x", "http://[::1]/"]):
+    for addresses in (["https://claude.ai/callback"], ["http://localhost:5/x", "http://[::1]/", "http://127.0.0.1:5"]):
         assert HandClient(hosted.url).register(redirect_uris=addresses).status_code == 201
     assert HandClient(hosted.url).register(redirect_uris=[f"https://a.b/{n}" for n in range(21)]).status_code == 400
     assert HandClient(hosted.url).register(client_name="x" * 20_000).status_code == 413
     answer = HandClient(hosted.url).register(client_name="x" * 900, software_id="y" * 900)
     assert len(answer.json()["client_name"]) == 60
+
+
+def test_what_a_client_leaves_out_when_it_registers_is_as_the_standard_has_it(hosted: Served) -> None:
+    said = {"redirect_uris": ["https://claude.ai/callback"], "client_name": ""}
+    answer = httpx2.post(f"{hosted.url}/register", json=said, trust_env=False)
+    registered = answer.json()
+    assert answer.headers["Cache-Control"] == "no-store", "there is a secret in it"
+    assert (registered["token_endpoint_auth_method"], registered["application_type"]) == ("client_secret_basic", "web")
+    assert "client_name" not in registered
+    here = HandClient(hosted.url).register().json()
+    assert here["application_type"] == "native"
+    for body in (b"", b"[]", b"{", b"[" * 9000):
+        answer = httpx2.post(f"{hosted.url}/register", content=body, trust_env=False)
+        assert answer.json()["error"] == "invalid_client_metadata"
+        assert answer.json()["error_description"] == "A client registers with a JSON object."
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://CLAUDE.ai/callback",
+        "https://claude.ai:443/callback",
+        "https://claude.ai/x/../callback",
+    ],
+)
+async def test_addresses_to_be_sent_back_to_are_compared_as_they_are_written(hosted: Served, address: str) -> None:
+    client = HandClient(hosted.url)
+    answer = client.register(redirect_uris=[address])
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_redirect_uri")
+    client.register(redirect_uris=["https://claude.ai/callback", "https://claude.ai/"])
+    answer = httpx2.get(client.asking(redirect_uri=address), trust_env=False)
+    assert (answer.status_code, "Location" in answer.headers) == (400, False)
+
+
+def test_a_person_who_is_sent_here_in_vain_sees_a_page(hosted: Served) -> None:
+    client = HandClient(hosted.url)
+    client.register()
+    for change, says in (
+        ({"client_id": "00000000-0000-0000-0000-000000000000"}, "add it again, which makes it known anew"),
+        ({"redirect_uri": "https://evil.example.com/"}, "an address (redirect_uri) that it did not name"),
+    ):
+        answer = httpx2.get(client.asking(**change), headers={"Accept": "text/html"}, trust_env=False)
+        assert (answer.status_code, "You were not logged in" in answer.text) == (400, True)
+        assert says in answer.text
+        assert "evil" not in answer.text
 
 
 def test_of_too_many_clients_the_oldest_without_a_login_goes(hosted: Served, home: Path) -> None:
@@ -307,6 +352,13 @@ def test_nobody_is_sent_to_where_the_client_was_not_registered(hosted: Served) -
         ({"response_type": "token"}, "unsupported_response_type"),
         ({"code_challenge": ""}, "invalid_request"),
         ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"code_challenge_method": ""}, "invalid_request"),
+        ({"code_challenge": "abc"}, "invalid_request"),
+        ({"code_challenge": "x" * 42 + "="}, "invalid_request"),
+        ({"request": "x.y.z"}, "request_not_supported"),
+        ({"request_uri": "https://x.example/"}, "request_uri_not_supported"),
+        ({"response_mode": "form_post"}, "invalid_request"),
+        ({"prompt": "none"}, "login_required"),
         ({"state": "x" * 4001}, "invalid_request"),
     ],
 )
@@ -460,11 +512,18 @@ async def test_a_code_is_for_its_client_its_verifier_and_its_address(hosted: Ser
     secret = client.form
     for answer, status, error in (
         (client.exchange(back, code_verifier="x" * 43), 400, "invalid_grant"),
-        (client.exchange(back, redirect_uri=f"{REDIRECT}/more"), 400, "invalid_request"),
+        (client.exchange(back, redirect_uri=f"{REDIRECT}/more"), 400, "invalid_grant"),
+        (client.exchange(back, redirect_uri=REDIRECT.replace("/callback", "/x/../callback")), 400, "invalid_grant"),
+        (client.exchange(back, code_verifier="abc"), 400, "invalid_grant"),
+        (client.exchange(back, code_verifier=""), 400, "invalid_request"),
         (client.exchange(back, client_secret="guessed"), 401, "invalid_client"),
         (other.exchange(back), 400, "invalid_grant"),
-        (client.token(grant_type="password", username="x", password="y"), 400, "invalid_request"),
+        (client.token(grant_type="password", username="x", password="y"), 400, "unsupported_grant_type"),
+        (client.token(grant_type="client_credentials"), 400, "unsupported_grant_type"),
+        (client.token(), 400, "invalid_request"),
+        (client.token(grant_type="refresh_token"), 400, "invalid_request"),
     ):
+        assert "Input" not in answer.text
         assert (answer.status_code, answer.json()["error"]) == (status, error)
     assert secret["client_secret"].encode() not in kept_in(home)
     tokens = client.exchange(back)
@@ -516,6 +575,11 @@ async def test_a_client_with_a_secret_may_name_itself_in_the_header_alone(hosted
         basic = (client.client_id, password)
         answer = httpx2.post(f"{hosted.url}/token", data=said, auth=basic, trust_env=False)
         assert answer.status_code == status
+        assert answer.headers.get("WWW-Authenticate", "").startswith("Basic ") == (status == 401)
+    ended = httpx2.post(
+        f"{hosted.url}/revoke", data={"token": "x"}, auth=(client.client_id, "guessed"), trust_env=False
+    )
+    assert (ended.status_code, ended.headers["WWW-Authenticate"].split()[0]) == (401, "Basic")
     garbled = {b"Authorization": "Basic é==".encode("latin-1")}
     assert httpx2.post(f"{hosted.url}/token", data=said, headers=garbled, trust_env=False).status_code == 401
 
@@ -608,6 +672,8 @@ async def test_a_client_ends_its_own_login_and_no_other(hosted: Served) -> None:
     assert httpx2.post(f"{hosted.url}/revoke", data=said, trust_env=False).status_code == 200
     assert post(hosted.url, tokens["access_token"]) == 401
     assert httpx2.post(f"{hosted.url}/revoke", data={"token": "x"}, trust_env=False).status_code == 401
+    nothing = httpx2.post(f"{hosted.url}/revoke", data={"client_id": client.client_id}, trust_env=False)
+    assert (nothing.status_code, nothing.json()["error"]) == (400, "invalid_request")
 
 
 async def test_a_session_belongs_to_the_account_and_not_to_the_token(hosted: Served) -> None:

@@ -1,9 +1,11 @@
 """What clients and browsers ask of the authorization server: its metadata, the SDK's endpoints, and the login pages."""
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
@@ -19,7 +21,7 @@ from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.auth import OAuthClientInformationFull
 from starlette.datastructures import FormData, QueryParams
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +29,7 @@ from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.serving.allowances import Allowances, TooOften
 from lium_mcp.serving.oauth.client_documents import SIGNED, ClientRefused, known_as
 from lium_mcp.serving.oauth.client_proofs import KIND, ProofRefused, Proofs
+from lium_mcp.serving.oauth.client_requests import GRANT_TYPES, problem_of_exchange, problem_of_login, registered_as
 from lium_mcp.serving.oauth.login_pages import LoginPages, show_refusal
 from lium_mcp.serving.oauth.login_provider import LOGIN_PATH, LoginProvider
 from lium_mcp.serving.oauth.public_keys import ALGORITHMS
@@ -43,6 +46,15 @@ _SELDOM: Final = 60
 _OFTEN: Final = 300
 _ADDRESSES: Final = 10
 """As many addresses as may use up what all of them have together."""
+
+_UNKNOWN: Final = (
+    "The program that sent you here is not known here, or was forgotten: nobody logged in with it for long. Remove "
+    "this server from it and add it again, which makes it known anew."
+)
+_ELSEWHERE: Final = (
+    "The program that sent you here wants to be answered at an address (redirect_uri) that it did not name when it "
+    "made itself known."
+)
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -64,7 +76,7 @@ def endpoints(
     registration = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
     often, registering, asking = Allowances(), Allowances(), Allowances()
     served: list[tuple[str, _Handler, list[str], Allowances, int]] = [
-        ("/register", registration.handle, ["POST"], registering, _SELDOM),
+        ("/register", _registering(registration), ["POST"], registering, _SELDOM),
         ("/authorize", clients.authorize, ["GET", "POST"], asking, _SELDOM),
         (f"{LOGIN_PATH}/{{ticket}}", _by_method(pages), ["GET", "POST"], often, _OFTEN),
         ("/token", clients.token, ["POST"], often, _OFTEN),
@@ -91,11 +103,24 @@ class _Clients:
         asked = request.query_params if request.method == "GET" else await request.form()
         if refusal := self._repeated(asked):
             return refusal
+        client_id = str(asked.get("client_id", ""))
         try:
-            await self._provider.meet(str(asked.get("client_id", "")))
+            await self._provider.meet(client_id)
         except ClientRefused as refused:
-            return _refused("invalid_client", str(refused))
-        answer = await self._authorization.handle(request)
+            return _told(request, "invalid_client", str(refused))
+        client = await self._provider.get_client(client_id)
+        if client is None:
+            return _told(request, "invalid_request", _UNKNOWN)
+        place = self._provider.place_of(client, asked.get("redirect_uri"))
+        if place is None:
+            return _told(request, "invalid_request", _ELSEWHERE)
+        answer: Response
+        if problem := problem_of_login(asked):
+            state = {"state": str(asked["state"])} if asked.get("state") else {}
+            back = construct_redirect_uri(place, error=problem[0], error_description=problem[1], **state)
+            answer = RedirectResponse(back, 302, _NOT_STORED)
+        else:
+            answer = await self._authorization.handle(request)
         onward = answer.headers.get("location")
         if onward is None or onward.startswith(f"{self._resource.public_url}{LOGIN_PATH}/"):
             return answer
@@ -106,7 +131,7 @@ class _Clients:
             return answer
         # Anybody can register a site: nobody is sent to one by our address before a click (RFC 9700, 4.11.2).
         said = parse_qs(urlsplit(onward).query).get("error_description", ["Its request is not one that is taken here."])
-        return show_refusal(said[-1], back, 400)
+        return show_refusal(said[-1], back, status=400)
 
     async def token(self, request: Request) -> Response:
         """Give tokens for a code, or for a token."""
@@ -116,8 +141,13 @@ class _Clients:
         meant = form.get("resource")
         if meant is not None and not self._resource.is_meant_by(str(meant)):
             return _refused("invalid_target", self._resource.alone)
+        if problem := problem_of_exchange(form):
+            return _refused(*problem)
         answer: Response = await self._exchange.handle(_as_the_sdk_reads_it(request, form))
-        return answer
+        said = json.loads(bytes(answer.body))
+        if said.get("error") == "invalid_request" and "redirect_uri" in said.get("error_description", ""):
+            return _refused("invalid_grant", "redirect_uri is not that of the login.")  # RFC 6749, 5.2
+        return _challenged(request, answer)
 
     async def revoke(self, request: Request) -> Response:
         """End a login; the SDK's own refuses clients without a secret."""
@@ -125,8 +155,10 @@ class _Clients:
         try:
             client = await self._authenticator.authenticate_request(_as_the_sdk_reads_it(request, form))
         except AuthenticationError as error:
-            return _refused("invalid_client", error.message, 401)
+            return _challenged(request, _refused("invalid_client", error.message, 401))
         secret = str(form.get("token", ""))
+        if not secret:
+            return _refused("invalid_request", "token is needed.")
         found: AccessToken | RefreshToken | None = await self._provider.load_access_token(secret)
         if found is None or found.client_id != known_as(client.client_id):
             found = await self._provider.load_refresh_token(client, secret)
@@ -180,13 +212,15 @@ def _metadata(public_url: str, *, registered_only: bool) -> dict[str, Any]:
         "revocation_endpoint": f"{public_url}/revoke",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": list(GRANT_TYPES),
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": _METHODS,
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "revocation_endpoint_auth_methods_supported": _METHODS,
         "revocation_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": False,
         "client_id_metadata_document_supported": not registered_only,
     }
 
@@ -207,14 +241,44 @@ def _as_the_sdk_reads_it(request: Request, form: FormData) -> Request:
     elif "client_id" not in fields and (proof := fields.get("client_assertion")):
         with suppress(PyJWTError):  # it is checked below, for the client that it names
             fields["client_id"] = str(jwt.decode(proof, options={"verify_signature": False}).get("sub", ""))
-    said = b"application/x-www-form-urlencoded"
+    return _with_body(request, urlencode(fields).encode(), b"application/x-www-form-urlencoded")
+
+
+def _with_body(request: Request, body: bytes, kind: bytes) -> Request:
     others = [(name, text) for name, text in request.scope["headers"] if name != b"content-type"]
-    body = urlencode(fields).encode()
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return Request({**request.scope, "headers": [*others, (b"content-type", said)]}, receive)
+    return Request({**request.scope, "headers": [*others, (b"content-type", kind)]}, receive)
+
+
+def _registering(registration: RegistrationHandler) -> _Handler:
+    """Registers clients as the SDK does, but for what it leaves to chance; what may hold a secret is not stored."""
+
+    async def register(request: Request) -> Response:
+        said = registered_as(await request.body())
+        if isinstance(said, tuple):
+            return _refused(*said)
+        answer = await registration.handle(_with_body(request, json.dumps(said).encode(), b"application/json"))
+        answer.headers.update(_NOT_STORED)
+        return answer
+
+    return register
+
+
+def _challenged(request: Request, answer: Response) -> Response:
+    """An answer that says with which scheme a client is to prove itself that did so in the header (RFC 6749, 5.2)."""
+    if answer.status_code == HTTPStatus.UNAUTHORIZED and request.headers.get("authorization"):
+        answer.headers["WWW-Authenticate"] = 'Basic realm="lium-mcp", charset="UTF-8"'
+    return answer
+
+
+def _told(request: Request, error: str, description: str) -> Response:
+    """A refusal that nobody is sent back with: a page for a person, who is whom a client sends here."""
+    if "text/html" in request.headers.get("accept", ""):
+        return show_refusal(description, status=400)
+    return _refused(error, description)
 
 
 def _refused(error: str, description: str, status: int = 400) -> Response:

@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import anyio
 import jwt
@@ -75,7 +75,9 @@ class IssuedTokens:
         except PyJWTError:
             raise TokenRefused("This is no token that this server knows.") from None
         algorithm = header.get("alg")
-        if algorithm not in ALGORITHMS:
+        # What proves that somebody has a key (DPoP) is no token, whoever signed it.
+        is_proof = str(header.get("typ", "")).casefold().removeprefix("application/") == "dpop+jwt"
+        if algorithm not in ALGORITHMS or is_proof:
             raise TokenRefused("The token is not signed in a way that this server takes.")
         try:
             key = await self._issuer.key(header.get("kid"), algorithm)
@@ -100,6 +102,7 @@ class IssuedTokens:
             raise TokenRefused(f"The token lacks the claim {error.claim}.") from None
         except (PyJWTError, ValueError):
             raise TokenRefused("The token is not valid.") from None
+        _check_claims(claims)
         return claims
 
     async def _key_for(self, claims: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -115,11 +118,28 @@ class IssuedTokens:
             return None, f"The Lium key of this login could not be found: {_ASK}."
         if found is None:
             return None, f"There is no Lium key for this login: {_ASK}."
-        key = cleaned_key(str(found))
+        key = cleaned_key(found) if _is_text(found) else ""
         if not key or key_problem(key):
             log.warning("The hook of LIUM_MCP_OAUTH_HOOK returned what cannot be a Lium key")
             return None, f"The Lium key of this login cannot be one: {_ASK}."
         return key, None
+
+
+def _check_claims(claims: Mapping[str, object]) -> None:
+    """Refuse a token that counts for more than what is checked here.
+
+    Raises:
+        TokenRefused: it does.
+    """
+    if claims.get("cnf"):
+        raise TokenRefused(
+            "The token is bound to a proof (cnf), and this server checks none: a bearer token is needed."
+        )
+    # A number in quotation marks is none (RFC 7519, 2), though the library reads it.
+    if isinstance(claims["exp"], bool | str):
+        raise TokenRefused("The claim exp of the token is no number.")
+    if not str(claims["sub"]).strip():
+        raise TokenRefused("The claim sub of the token is empty, so that nobody can tell whose it is.")
 
 
 def find_hook(name: str) -> Hook:
@@ -140,6 +160,11 @@ def find_hook(name: str) -> Hook:
     if not inspect.iscoroutinefunction(hook):
         raise SettingsError(f"LIUM_MCP_OAUTH_HOOK: {name} has to be a function that is defined with async def")
     return hook
+
+
+def _is_text(found: object) -> TypeGuard[str]:
+    """Whether a hook, which is not ours, has returned what it says that it does."""
+    return isinstance(found, str)
 
 
 def _scopes_of(claims: Mapping[str, Any]) -> frozenset[str]:

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 _FETCH_SECONDS: Final = 5.0
 _MOST_BYTES: Final = 2**18
 _KEPT_SECONDS: Final = 600.0
-# Tokens with made-up key ids must not make this server ask again and again.
-_ASKS_AGAIN_SECONDS: Final = 30.0
+# Tokens with made-up key ids must not make this server ask again and again; those of a new key should not wait long.
+_ASKS_AGAIN_SECONDS: Final = 5.0
 _METADATA: Final = ("oauth-authorization-server", "openid-configuration")
 
 
@@ -35,7 +35,7 @@ class Issuer:
         self._reading = anyio.Lock()
 
     async def key(self, key_id: str | None, algorithm: str) -> PyJWK | None:
-        """The key of an id, or of a token that names none where there is one key alone; None where there is none.
+        """The key of an id, or of a token that names none where one alone fits its algorithm; None where there is none.
 
         Args:
             key_id: As the token names it.
@@ -66,7 +66,7 @@ class Issuer:
                 except (httpx2.HTTPError, TimeoutError, ValueError) as error:
                     log.warning("The keys of LIUM_MCP_OAUTH could not be read: %s", type(error).__name__)
         if not self._keys:
-            raise NotVerifiable("The keys of the authorization server cannot be read now; try again in half a minute.")
+            raise NotVerifiable("The keys of the authorization server cannot be read now; try again in some seconds.")
 
     async def _fetch(self) -> Keys:
         return read_keys(await self._get(await self._keys_address()))

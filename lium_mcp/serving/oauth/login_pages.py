@@ -168,14 +168,10 @@ class LoginPages:
         return f"{urlsplit(self._issuer).path}{LOGIN_PATH}/{request.path_params['ticket']}"
 
 
-def show_refusal(description: str, back: str, status: int = 200, *, head: str = "") -> HTMLResponse:
+def show_refusal(description: str, back: str = "", *, status: int = 200, head: str = "") -> HTMLResponse:
     """Tell a person that nothing came of a login, with a link to the address at which its client hears of it."""
-    return _shown(
-        f"<h1>You were not logged in</h1><p>{escape(description)}</p>"
-        f'<p><a href="{_in_html(back)}" rel="noreferrer">Back to {escape(whereto(back))}</a></p>',
-        status,
-        head=head,
-    )
+    link = f'<p><a href="{_in_html(back)}" rel="noreferrer">Back to {escape(whereto(back))}</a></p>' if back else ""
+    return _shown(f"<h1>You were not logged in</h1><p>{escape(description)}</p>{link}", status, head=head)
 
 
 def _in_html(address: str) -> str:

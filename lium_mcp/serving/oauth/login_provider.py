@@ -31,7 +31,7 @@ from lium_mcp.serving.callers import Caller
 from lium_mcp.serving.oauth.client_documents import known_as, names_document, read_client
 from lium_mcp.serving.oauth.device_logins import DeviceLogins
 from lium_mcp.serving.oauth.gate import NotVerifiable, TokenRefused
-from lium_mcp.serving.oauth.redirects import MOST_REDIRECTS, as_compared, is_same_place, safe_ones
+from lium_mcp.serving.oauth.redirects import MOST_REDIRECTS, as_compared, is_in_its_form, is_same_place, safe_ones
 from lium_mcp.serving.oauth.resource import Resource
 from lium_mcp.serving.oauth.strangers import Strangers
 from lium_mcp.serving.oauth.tickets import TOKEN_PREFIX, digest, new_secret
@@ -101,6 +101,15 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
             return
         await self._keep(name, await read_client(client_id, self._strangers))
 
+    def place_of(self, client: OAuthClientInformationFull, asked: object) -> str | None:
+        """Where a client may be answered that asks for an address, or for none; None where it may not be."""
+        if asked and not is_in_its_form(asked):
+            return None
+        try:
+            return str(client.validate_redirect_uri(AnyUrl(str(asked)) if asked else None))
+        except (InvalidRedirectUriError, ValueError):
+            return None
+
     async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
         """A client that has registered itself, or was met; None also where its secret cannot be opened any more."""
         found = await self._ledger.grants().client(known_as(client_id), now=self._clock.now())
@@ -125,7 +134,7 @@ class LoginProvider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshT
                 f"At most {MOST_REDIRECTS} addresses are taken, each with https, with http on the user's own machine, "
                 "or of a kind that one program there has to itself, as com.example.app:/callback.",
             )
-        client_info.client_name = _shown_name(client_info.client_name)
+        client_info.client_name = _shown_name(client_info.client_name) or None
         said = client_info.model_dump(include={"client_name", "token_endpoint_auth_method"})
         await self._keep(client_info.client_id, said | {"redirect_uris": redirects}, client_info.client_secret)
 

@@ -33,7 +33,7 @@ def read_keys(document: Mapping[str, Any]) -> Keys:
 
 
 def find_key(keys: Keys, key_id: str | None, algorithm: str) -> PyJWK | None:
-    """The key of an id, or of a token that names none where there is one key alone; None where there is none.
+    """The key of an id, or of a token that names none where one key alone fits its algorithm; None where there is none.
 
     Args:
         keys: Those that there are.
@@ -44,6 +44,13 @@ def find_key(keys: Keys, key_id: str | None, algorithm: str) -> PyJWK | None:
         PyJWTError: the key is not for this algorithm.
     """
     row = keys.get(key_id)
-    if key_id is None and len(keys) == 1:
-        row = next(iter(keys.values()))
+    if key_id is None:
+        fitting = [one for one in keys.values() if _fits(one, algorithm)]
+        row = fitting[0] if len(fitting) == 1 else None
     return None if row is None else PyJWK.from_dict(row, algorithm=row.get("alg", algorithm))
+
+
+def _fits(row: Mapping[str, Any], algorithm: str) -> bool:
+    """Whether a key can be for an algorithm: by what it says, else by its kind."""
+    kind = "RSA" if algorithm.startswith(("RS", "PS")) else "EC" if algorithm.startswith("ES") else "OKP"
+    return bool(row.get("kty") == kind and row.get("alg", algorithm) == algorithm)

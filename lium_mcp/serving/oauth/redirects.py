@@ -4,7 +4,7 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AnyUrl, TypeAdapter, ValidationError
+from pydantic import AnyUrl, TypeAdapter
 
 from lium_mcp.values import is_loopback
 
@@ -36,17 +36,18 @@ def as_compared(address: object) -> str:
     return str(_ADDRESS.validate_python(str(address)))
 
 
+def is_in_its_form(address: object) -> bool:
+    """Whether an address is written as it is compared, but for the slash after a host that stands alone."""
+    try:
+        return isinstance(address, str) and as_compared(address) in (address, f"{address}/")
+    except ValueError:
+        return False
+
+
 def safe_ones(addresses: object) -> list[str]:
-    """The addresses of a list to which people may be sent back, as they are compared."""
-    found = []
-    for address in (addresses if isinstance(addresses, list) else [])[:MOST_REDIRECTS]:
-        try:
-            read = as_compared(address)
-        except ValidationError:
-            continue
-        if is_safe_to_return_to(read):
-            found.append(read)
-    return found
+    """The addresses of a list to which people may be sent back."""
+    asked = (addresses if isinstance(addresses, list) else [])[:MOST_REDIRECTS]
+    return [address for address in asked if is_in_its_form(address) and is_safe_to_return_to(address)]
 
 
 def is_safe_to_return_to(address: str) -> bool:
