@@ -393,18 +393,20 @@ async def end_amid(hosted: Hosted, server: Served, person: Person, request: dict
     """What a call that rents or removes answers if its login ends while Lium is slow with one of its requests."""
     lium, answers = hosted.lium, list[str]()
     asked_for = request["method"], f"/{request['path'].rpartition('/')[2]}"
-    begun = len(lium.requests(*asked_for))
-    lium.fault("slow", seconds=200, stage="answer", match=request)
+    tool, begun, is_ready = asked.pop("tool"), len(lium.requests(*asked_for)), anyio.Event()
     async with anyio.create_task_group() as group:
 
         async def act() -> None:
             async with person.calling() as caller:
                 await caller.client.list_tools()  # else it asks for them once there is an answer
-                said = await caller.raw(asked.pop("tool"), **asked)
+                is_ready.set()
+                said = await caller.raw(tool, **asked)
                 answers.append(text_of(said))
 
+        lium.fault("slow", seconds=200, stage="answer", match=request)
         group.start_soon(act)
         with anyio.fail_after(PATIENCE_SECONDS):
+            await is_ready.wait()
             while len(lium.requests(*asked_for)) == begun:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.05)
         person.log_out()
