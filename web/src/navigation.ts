@@ -1,5 +1,6 @@
 // Which view is shown, and which pod is open in it.
 import { signal } from "@preact/signals";
+import { ofReading } from "./data/people";
 import { type Failure, type Spec, seed } from "./data/readings";
 import { type Json, number, record, tableOf, text } from "./data/shapes";
 import type { Opening } from "./host/host";
@@ -38,7 +39,8 @@ export function open({ tool: named, args, answer }: Opening): void {
   if (tool === "get_spending") spentDays.value = chargesOf(data).period?.length ?? spentDays.value;
   if (tool === "get_pod") openPod.value = text(record(data.pod).pod_id);
   const readings = readingsOf(tool, args);
-  failedOpening.value = answer.ok || readings.length > 0 ? undefined : answer;
+  failedOpening.value =
+    answer.ok || readings.length > 0 ? undefined : { code: answer.code, message: ofReading(answer.message) };
   // Pages of another length would not follow one another: of a part the whole is read as soon as the host lets it.
   const isPage = answer.ok && tool === "list_gpus" && (args.cursor !== undefined || data.next_cursor !== undefined);
   // So is what does not tell the days that the view shows.

@@ -96,3 +96,21 @@ test("the view is there before the answer is", () => {
   open({ tool: "list_gpus", args: { gpu_type: "L4" }, answer: undefined });
   expect([view.value, wanted.value]).toEqual(["market", { gpu_type: "L4" }]);
 });
+
+test("of charges that came without their days these are asked for at once", async () => {
+  const data = { start_day: "2026-10-31", end_day: "2026-11-29", total_usd: 7.77, pods: [], total: 0 };
+  open({ tool: "get_spending", args: {}, answer: { ok: true, data } });
+  const host = fakeHost({ get_spending: { ...data, days: [{ day: "2026-11-29", total_usd: 7.77 }] } }, "conversation");
+  await showPage(host);
+  await settle(2);
+  expect(host.calls.find(({ tool }) => tool === "get_spending")?.args).toMatchObject({ days: 30, by_day: true });
+  expect(shown()).toContain("Spent today$7.77");
+});
+
+test("why the opening call failed is said without what is for an agent", async () => {
+  const message = "There is no such activity. Nothing was changed. Call list_activity again.";
+  open({ tool: "list_activity", args: {}, answer: { ok: false, code: "not_found", message } });
+  await showPage(fakeHost({}, "conversation"));
+  expect(shown()).toContain("There is no such activity.");
+  expect(shown()).not.toContain("list_activity");
+});
