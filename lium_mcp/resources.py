@@ -67,7 +67,10 @@ def add_resources(server: MCPServer[None], runtime: Runtime, offered: Offered, t
     )
     async def policy_in_force() -> str:
         return await _read(
-            Call(runtime), lambda call: policy_view(call.account, call.policy, call.runtime.confirm, offered)
+            Call(runtime),
+            lambda call: policy_view(
+                call.account, call.policy, runtime.confirm, offered, asks_person=runtime.person.is_asked()
+            ),
         )
 
     if "list_pods" in tools:

@@ -13,7 +13,7 @@ from lium_mcp.sandbox import OTHER_API_KEY, Sandbox
 from lium_mcp.server import build_server
 from lium_mcp.settings import Settings
 from lium_mcp.tools.catalog import TOOLSETS
-from tests.harness import Agent, Mode, agent_on
+from tests.harness import Agent, Mode, Person, agent_on
 from tests.wires import Wire, answering, ask, editing, failing, rent, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -130,7 +130,7 @@ async def test_the_policy_in_force_is_what_the_settings_say(sandbox: Sandbox) ->
         policy = await read(agent, "lium://policy")
         tools = (await agent.client.list_tools()).tools
         assert sorted(policy.pop("toolsets")) == sorted(Settings().toolsets)
-        assert policy == {"read_only": False, "tool_count": len(tools), "confirm": "auto"}
+        assert policy == {"read_only": False, "tool_count": len(tools), "confirm": "auto", "asks_person": False}
     settings: Row = {"read_only": True, "toolsets": frozenset({"pods"}), "deny_tools": frozenset({"get_pod"})}
     async with agent_on(sandbox, **settings) as agent:
         policy = await read(agent, "lium://policy")
@@ -141,7 +141,11 @@ async def test_the_policy_in_force_is_what_the_settings_say(sandbox: Sandbox) ->
             "deny_tools": ["get_pod"],
             "tool_count": len(tools),
             "confirm": "auto",
+            "asks_person": False,
         }
+    for confirm, is_asked in (("auto", True), ("never", False)):
+        async with agent_on(sandbox, confirm=confirm, person=Person("yes")) as agent:
+            assert (await read(agent, "lium://policy"))["asks_person"] is is_asked
 
 
 @both_eras

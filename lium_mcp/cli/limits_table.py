@@ -25,7 +25,7 @@ def show_limits(limits: Sequence[LimitView]) -> None:
 def say_unbounded(names: Sequence[str] | None, *, refuses: bool) -> None:
     """Say which pods make what is used of a budget unknown, if any do, and what limits that refuse do then."""
     if names:
-        unbounded = f"Without a removal time, so without a bounded cost: {', '.join(names)}."
+        unbounded = f"Without a known removal time, so without a bounded cost: {', '.join(names)}."
         say(f"\n{unbounded}{' Nothing more is rented meanwhile.' if refuses else ''}")
 
 

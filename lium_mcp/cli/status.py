@@ -132,7 +132,8 @@ def _money(balance: Balance) -> str:
 def _pod_cells(pod: PodGlance, now: datetime) -> Sequence[str]:
     count = "" if pod.gpu_count is None else f"{pod.gpu_count} x "
     after_boot = f"{pod.removal_hours_after_boot} h after its start" if pod.removal_hours_after_boot else "never"
-    removed = after_boot if pod.removal_at is None else _when(pod.removal_at, now)
+    removed = "at a time that cannot be read" if pod.removal_unreadable else after_boot
+    removed = removed if pod.removal_at is None else _when(pod.removal_at, now)
     if pod.idle_minutes is not None:
         removed += f", or after {pod.idle_minutes} idle minutes"
     return (

@@ -81,8 +81,11 @@ def _admitted_hours_left(pod: Pod, extension: Extension | None, now: datetime) -
 def hours_left(pod: Pod, now: datetime) -> float | None:
     """The hours until a pod's removal; the whole hours of its rent while it has not booted.
 
-    None where no removal is set, and where one was due long ago: nobody knows when such a pod goes.
+    None where no removal is set, where it cannot be read, and where one was due long ago: nobody knows when such a pod
+    goes.
     """
+    if pod.has_unreadable_removal:
+        return None
     if pod.termination_hours is not None and pod.termination_hours > 0:
         return float(pod.termination_hours)
     if pod.removal_scheduled_at is None or pod.removal_scheduled_at < now - _OVERDUE:

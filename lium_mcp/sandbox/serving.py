@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Final, Literal
 
 import uvicorn
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from lium_mcp.sandbox.control import PREFIX
 from lium_mcp.sandbox.refusals import ConnectionDropped
 from lium_mcp.sandbox.sandbox import Sandbox
 
 SHUTDOWN_SECONDS = 3
+_OWN_HOST: Final = re.compile(r"(?i:127\.0\.0\.1|localhost\.?|\[::1\])(?::[0-9]+)?")
 
 
 async def serve(
@@ -43,7 +48,7 @@ async def serve_sandbox(
     """
     connections: dict[tuple[str, int], asyncio.Transport] = {}
     config = uvicorn.Config(
-        _dropping(sandbox.app, connections),
+        _dropping(_under_own_name(sandbox.app), connections),
         http=_tracked_protocol(connections),
         lifespan="off",
         log_config=None,
@@ -127,6 +132,23 @@ def _tracked_protocol(connections: dict[tuple[str, int], asyncio.Transport]) -> 
             super().connection_lost(exc)
 
     return TrackedProtocol
+
+
+def _under_own_name(app: ASGIApp) -> ASGIApp:
+    """Let the control routes be called under the names of this machine alone.
+
+    A page elsewhere may have its own name lead here: then that is the Host, and its browser sends no Origin.
+    """
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host", "")
+        if scope["path"].startswith(PREFIX) and not _OWN_HOST.fullmatch(host):
+            refusal = JSONResponse({"error": "only under a name of this machine, such as 127.0.0.1"}, 421)
+            await refusal(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return wrapped
 
 
 def _dropping(app: ASGIApp, connections: dict[tuple[str, int], asyncio.Transport]) -> ASGIApp:

@@ -11,11 +11,13 @@ from lium_mcp.api.backups import Backup, BackupSchedule
 from lium_mcp.api.errors import BadRequest, Conflict, LiumError
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import IN_EXTRAS, Failure
+from lium_mcp.guard.consent import Question
 from lium_mcp.remote.ssh_addresses import until_it_runs
 from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.failure_words import after_change
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.unasked import refuse_unasked
 
 DEFAULT_EVERY_HOURS: Final = 6
 DEFAULT_KEEP_DAYS: Final = 7
@@ -219,22 +221,26 @@ def refuse_unstarted(pod: Pod, schedule: BackupSchedule | None) -> None:
         )
 
 
-async def ensure_schedule(account: Account, pod: Pod, path: str = "") -> tuple[BackupSchedule, bool]:
+async def ensure_schedule(
+    account: Account, pod: Pod, path: str = "", *, agreed: Question | None = None
+) -> tuple[BackupSchedule, bool]:
     """The pod's schedule, made with the usual values if there is none, since Lium backs up nothing without one.
 
     Args:
         account: Whose pod it is.
         pod: The pod.
         path: What a new one covers; all of the local volume where it is empty.
+        agreed: What a person was asked, where they are asked before one is made.
 
     Raises:
-        Failure: there is none, and the pod has not started.
+        Failure: there is none, and the pod has not started, or nobody was asked since there was one just before.
         LiumError: Lium refused.
     """
     schedule = await account.lium.backup_schedules.get_for_pod(pod.id)
     if schedule is not None:
         return schedule, False
     refuse_unstarted(pod, schedule)
+    refuse_unasked(agreed, f"{pod.pod_name} ({pod.id}) has no backup schedule any more.")
     try:
         created = await account.lium.backup_schedules.create(
             pod.id,
@@ -251,7 +257,9 @@ async def ensure_schedule(account: Account, pod: Pod, path: str = "") -> tuple[B
     return created, True
 
 
-async def start_backup(account: Account, pod: Pod, *, name: str, whole: bool = False, path: str = "") -> StartedBackup:
+async def start_backup(
+    account: Account, pod: Pod, *, name: str, whole: bool = False, path: str = "", agreed: Question | None = None
+) -> StartedBackup:
     """Start a backup of a pod, or join the one that runs.
 
     Args:
@@ -260,13 +268,14 @@ async def start_backup(account: Account, pod: Pod, *, name: str, whole: bool = F
         name: What the backup is called.
         whole: Whether only one of the whole local volume will do.
         path: What it has to hold, as `check_path` returns it; what the schedule covers where it is empty.
+        agreed: As `ensure_schedule`.
 
     Raises:
         Failure: it cannot be established whether one was started, or a schedule was made and no backup, or the
             schedule leaves out a part.
         LiumError: Lium refused.
     """
-    schedule, created = await ensure_schedule(account, pod, path)
+    schedule, created = await ensure_schedule(account, pod, path, agreed=agreed)
     if whole:
         refuse_partial(pod, schedule)
     made = f"A backup schedule was made for {pod.pod_name}, every {DEFAULT_EVERY_HOURS} hours. {SCHEDULE_STAYS}"

@@ -47,7 +47,7 @@ async def read_balance(
     # A pod whose price nobody says shortens it by nobody knows how much.
     is_known = burn > 0 and missing is None
     runway = max(me.balance, 0) / burn if is_known and me.balance is not None else None
-    is_longer = runway is not None and any(pod.removal_scheduled_at for pod in burning)
+    is_longer = runway is not None and any(pod.has_removal for pod in burning)
     assumed = ALL_RUN_ON if is_longer else None
     return Balance(
         balance_usd=me.balance,

@@ -55,6 +55,7 @@ class PolicyView(Result):
     deny_tools: list[str] | None = None
     tool_count: int
     confirm: str
+    asks_person: bool | None = None
     mode: str | None = None
     limits: list[LimitView] | None = None
     note: str | None = None
@@ -128,9 +129,18 @@ async def read_standings(
 
 
 async def policy_view(
-    account: Account, policy: Policy, confirm: ConfirmMode, offered: Offered, *, in_words: InWords = for_agents
+    account: Account,
+    policy: Policy,
+    confirm: ConfirmMode,
+    offered: Offered,
+    *,
+    asks_person: bool | None = None,
+    in_words: InWords = for_agents,
 ) -> PolicyView:
-    """Show what is offered, the limits, and how far they are used; `in_words` says why that could not be read."""
+    """Show what is offered, the limits, and how far they are used; `in_words` says why that could not be read.
+
+    `asks_person` tells whoever reads it through a client whether a person behind that client is asked.
+    """
     standings = await read_standings(account, policy, in_words=in_words)
     return PolicyView(
         sandbox=offered.sandbox or None,
@@ -140,6 +150,7 @@ async def policy_view(
         deny_tools=list(offered.deny_tools) if offered.deny_tools else None,
         tool_count=offered.tool_count,
         confirm=confirm,
+        asks_person=asks_person,
         mode=("shadow" if policy.shadow else "enforce") if policy.limits.any else None,
         limits=standings.limits,
         note=standings.note,

@@ -9,6 +9,7 @@ from lium_mcp.api.pods.models import Pod
 from lium_mcp.figures import rate_in_usd
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.backing_up import PARTIAL, covers_all, refuse_partial
+from lium_mcp.services.pods.rented_elsewhere import say_whose
 from lium_mcp.services.pods.work_told import say_what_ends
 from lium_mcp.text import quotation
 
@@ -28,10 +29,12 @@ def quoted_id(of: str) -> str:
 
 
 def the_pod(pod: Pod) -> str:
-    """A pod by name, id, state and price."""
+    """A pod by name, id, place in its cluster, state and price."""
     price = f", {rate_in_usd(pod.price)} an hour" if pod.price is not None else ""
     state = pod.state if _STATE.fullmatch(pod.state) else "state unknown"
-    return f"pod {quoted(pod.pod_name)} ({quoted_id(pod.id)}, {state}{price})"
+    rank = "" if pod.cluster_node_index is None else f"rank {pod.cluster_node_index} of "
+    member = f"{rank}cluster {quoted_id(pod.cluster_id)}, " if pod.cluster_id else ""
+    return f"pod {quoted(pod.pod_name)} ({quoted_id(pod.id)}, {member}{state}{price})"
 
 
 def backed_up_first(pod: Pod, schedule: BackupSchedule | None) -> str:
@@ -48,8 +51,8 @@ def backed_up_first(pod: Pod, schedule: BackupSchedule | None) -> str:
 
 
 async def what_ends(account: Account, pod: Pod) -> str:
-    """What works in a pod and ends, and when the pod was last backed up."""
-    said = await say_what_ends(account, pod), await last_backup(account, pod)
+    """Whose a pod is, what works in it and ends, and when it was last backed up."""
+    said = await say_whose(account, pod), await say_what_ends(account, pod), await last_backup(account, pod)
     return " ".join(filter(None, said))
 
 

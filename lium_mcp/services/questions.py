@@ -36,6 +36,7 @@ from lium_mcp.services.pods.idle_removals import (
     wanted_removal,
 )
 from lium_mcp.services.pods.pod_connections import refuse_taken_job
+from lium_mcp.services.pods.rented_elsewhere import say_whose
 from lium_mcp.services.pods.work_told import say_what_ends, say_what_works
 from lium_mcp.services.question_words import (
     backed_up_first,
@@ -46,7 +47,7 @@ from lium_mcp.services.question_words import (
     the_pod,
     what_ends,
 )
-from lium_mcp.services.removal_schedules import warn_of_boot
+from lium_mcp.services.removal_schedules import UNREADABLE_TIME, warn_of_boot
 from lium_mcp.services.targets import (
     find_free_volume,
     find_own_template,
@@ -85,7 +86,7 @@ async def ask_to_remove_pod(
         schedule = await account.lium.backup_schedules.get_for_pod(target.id)
         refuse_unstarted(target, schedule)
         lost = backed_up_first(target, schedule)
-    lost = f"{await say_what_ends(account, target)} {lost}".strip()
+    lost = " ".join(filter(None, (await say_whose(account, target), await say_what_ends(account, target), lost)))
     return RemovalQuestion(
         f"Remove {the_pod(target)} for good? {lost}", {"pod": target.id}, subject=target, cut_off=cut_off
     )
@@ -137,7 +138,8 @@ async def ask_to_schedule_removal(
     target = await find_pod(account, pod)
     earlier = await set_before(account, target) if idle_minutes is not None else None
     idle = wanted_removal(earlier, hours_from_now=hours_from_now, idle_minutes=idle_minutes, final_backup=final_backup)
-    when, known = list[str](), list[str]()
+    when = list[str]()
+    known = [whose] if (whose := await say_whose(account, target)) else []
     if hours_from_now is not None:
         await check_life(account, policy, target, hours_from_now)
         when.append(f"Let Lium remove {the_pod(target)} in {counted(hours_from_now, 'hour')}")
@@ -181,6 +183,8 @@ async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, o
         ends.append(f"at {at:%Y-%m-%d %H:%M} UTC")
     elif target.termination_hours is not None:
         ends.append(f"{target.termination_hours} hours after its start")
+    elif target.has_unreadable_removal:
+        ends.append(UNREADABLE_TIME)
     cancelled = [] if only_when_idle else list(ends)
     if idle is not None:
         saved = f", after a last backup of {quoted(target.volume_root)}" if idle.final_backup else ""
@@ -190,7 +194,8 @@ async def ask_to_cancel_removal(account: Account, policy: Policy, *, pod: str, o
             return None
         cancelled.append("once it was idle")
     left = f"Its removal {ends[0]} stays." if only_when_idle and ends else "It bills until somebody removes it."
-    return Question(f"Cancel the removal of {the_pod(target)} {' and '.join(cancelled)}? {left}", {"pod": target.id})
+    said = " ".join(filter(None, (await say_whose(account, target), left)))
+    return Question(f"Cancel the removal of {the_pod(target)} {' and '.join(cancelled)}? {said}", {"pod": target.id})
 
 
 async def ask_to_reset_gpus(
@@ -253,8 +258,9 @@ async def ask_to_start_job(account: Account, *, pod: str, name: str, then: str, 
     refuse_unready(target)
     await refuse_taken_job(account, target, name)
     saved = backed_up_first(target, await account.lium.backup_schedules.get_for_pod(target.id))
+    known = " ".join(filter(None, (await say_whose(account, target), saved)))
     return Question(
-        f"Remove {the_pod(target)} for good when job {quoted(name)} ends? {saved}",
+        f"Remove {the_pod(target)} for good when job {quoted(name)} ends? {known}",
         {"pod": target.id},
     )
 

@@ -1,6 +1,7 @@
 """When a pod is removed without another call: by Lium at a time, or by this server when it is idle."""
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from lium_mcp.api.errors import NotFound
 from lium_mcp.api.pods.models import Pod
@@ -31,6 +32,8 @@ from lium_mcp.services.pods.work_told import say_what_works
 from lium_mcp.services.targets import find_pod
 from lium_mcp.services.unasked import refuse_unasked
 
+UNREADABLE_TIME: Final = "at a time that cannot be read"
+
 
 class RemovalSchedule(Result):
     """When a pod will be removed: by Lium, as the API says it now, and by this server when it is idle."""
@@ -38,6 +41,7 @@ class RemovalSchedule(Result):
     pod_id: str
     name: str
     removal_at: UtcTime | None = None
+    removal_unreadable: bool | None = None
     hours_left: float | None = None
     cost_until_then_usd: Usd | None = None
     idle_minutes: int | None = None
@@ -94,15 +98,14 @@ async def cancel_removal(
     """
     if only_when_idle or agreed is NOTHING_TO_ASK:
         target = await find_pod(account, named)
-        is_timed = target.removal_scheduled_at is not None or target.termination_hours is not None
-        if await has_idle_removal(account, target) or (is_timed and not only_when_idle):
+        if await has_idle_removal(account, target) or (target.has_removal and not only_when_idle):
             refuse_unasked(agreed, f"A removal of {target.pod_name} ({target.id}) has just been set.")
         was_set = await end_idle_removal(account, target, "cancelled")
         none = f"No removal{' when idle' if only_when_idle else ''} was set."
         said = "It is not removed when idle any more." if was_set else none
         with after_change(said):
             schedule = await _read(account, target)
-        ends = schedule.removal_at is not None or target.termination_hours is not None
+        ends = schedule.removal_at is not None or target.has_removal
         bills = schedule.next or (None if ends else "It bills until remove_pod or schedule_pod_removal.")
         return schedule.model_copy(update={"next": " ".join(filter(None, (said, bills)))})
     try:
@@ -124,10 +127,11 @@ async def cancel_removal(
     await _forget_removal_time(account, target)
     with after_change(f"{answered}."):
         schedule = await _read(account, target)
-    if schedule.removal_at is not None:
+    if schedule.removal_at is not None or (schedule.removal_unreadable and not target.says_removal_hours):
         raise _not_confirmed(schedule, answered)
     at = target.removal_scheduled_at
-    before = [*([f"at {at:%Y-%m-%dT%H:%M:%SZ}"] if at else []), *(["when idle"] if was_idle else [])]
+    when = f"at {at:%Y-%m-%dT%H:%M:%SZ}" if at else UNREADABLE_TIME if target.has_unreadable_removal else None
+    before = [*([when] if when else []), *(["when idle"] if was_idle else [])]
     was = f"It was to be removed {' and '.join(before)}, and is not any more. " if before else ""
     bills = schedule.next or "It bills until remove_pod or schedule_pod_removal."
     return schedule.model_copy(update={"next": f"{was}{bills}"})
@@ -158,10 +162,11 @@ async def _read(account: Account, target: Pod) -> RemovalSchedule:
         pod_id=pod.id,
         name=pod.pod_name or "",
         removal_at=at,
+        removal_unreadable=pod.has_unreadable_removal or None,
         hours_left=rounded(hours, 2) if hours is not None else None,
         # At the boot another time is set.
         cost_until_then_usd=pod.price * hours
-        if hours is not None and pod.price is not None and pod.termination_hours is None
+        if hours is not None and pod.price is not None and not pod.says_removal_hours
         else None,
         next=" ".join(filter(None, (warn_of_boot(pod), _warn_of_idle(pod, idle)))) or None,
     )
@@ -169,7 +174,9 @@ async def _read(account: Account, target: Pod) -> RemovalSchedule:
 
 def _not_confirmed(schedule: RemovalSchedule, answered: str) -> Failure:
     """Say that Lium shows another removal time than it accepted: what it shows is what counts."""
-    if schedule.removal_at is None:
+    if schedule.removal_unreadable:
+        shown, effect = "shows a removal time that cannot be read", "When Lium removes the pod is not known."
+    elif schedule.removal_at is None:
         shown, effect = "shows no removal time of it", "The pod may bill until it is removed by hand."
     else:
         shown = f"shows its removal at {schedule.removal_at:%Y-%m-%dT%H:%M:%SZ}"
@@ -185,8 +192,7 @@ def _not_confirmed(schedule: RemovalSchedule, answered: str) -> Failure:
 def _warn_of_idle(pod: Pod, idle: IdleRemoval | None) -> str | None:
     if idle is None:
         return None
-    ends = pod.removal_scheduled_at is not None or pod.termination_hours is not None
-    bills = "" if ends else " Until then it bills: hours_from_now sets an end that Lium itself keeps."
+    bills = "" if pod.has_removal else " Until then it bills: hours_from_now sets an end that Lium itself keeps."
     return f"{WHAT_IS_IDLE} {ONLY_WITH_A_SERVER}{bills}"
 
 

@@ -40,6 +40,7 @@ from lium_mcp.services.backups.backup_details import (
     origin_at_removal,
 )
 from lium_mcp.services.backups.backup_questions import (
+    ask_to_back_up,
     ask_to_delete_backup,
     ask_to_delete_schedule,
     ask_to_restore,
@@ -153,6 +154,8 @@ async def set_backup_schedule(
     checked = check_path(target, path, "path") if path else None
     schedules = call.lium.backup_schedules
     present = await schedules.get_for_pod(target.id)
+    if present is None or present.is_active is False:
+        refuse_unasked(call.agreed, f"{target.pod_name} ({target.id}) has no active backup schedule any more.")
     if present is None:
         backup_path = volume_root(target) if checked is None else checked
         hours, days = every_hours or DEFAULT_EVERY_HOURS, keep_days or DEFAULT_KEEP_DAYS
@@ -274,6 +277,7 @@ async def get_backup(
     title="Create backup",
     hints=WRITES_EACH_TIME,
     search_hint="save my data now, back up, snapshot or snapshots before removing",
+    asks=lambda call, **given: ask_to_back_up(call.account, **given),
 )
 async def create_backup(
     call: Call,
@@ -288,7 +292,7 @@ async def create_backup(
     target = await find_pod(call.account, pod)
     checked = check_path(target, path, "path") if path else ""
     await refuse_being_removed(call.account, target)
-    started = await start_backup(call.account, target, name=name, path=checked)
+    started = await start_backup(call.account, target, name=name, path=checked, agreed=call.agreed)
     backup = await wait_for_backup(
         call.account, call.poller, await read_started(call.account, target, started), wait_seconds=wait_seconds
     )

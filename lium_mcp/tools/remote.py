@@ -416,6 +416,8 @@ def _warnings(pod: Pod, job: jobs.Job, max_hours: float, now: datetime, unsaved:
         warnings.append(
             f"In any case Lium removes the pod at {removal:%Y-%m-%dT%H:%M:%SZ}."
             if removal
+            else "The pod's removal time cannot be read: it may be removed before the job ends, or bill on after it."
+            if pod.has_unreadable_removal
             else "The pod has no removal time, so it bills until somebody removes it: schedule_pod_removal sets one."
         )
     return warnings or None

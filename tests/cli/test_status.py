@@ -118,7 +118,7 @@ def test_what_has_yet_to_start_shows_how_long_it_will_live(lium: Simulated, say:
 
 def test_a_budget_of_which_nobody_knows_what_is_used_says_why(lium: Simulated, say: Say, state_url: str) -> None:
     playing(lium, state_url, ("rent_pod", {"name": "endless", "gpu_type": "A100"}))
-    unbounded = "Without a removal time, so without a bounded cost: endless."
+    unbounded = "Without a known removal time, so without a bounded cost: endless."
     assert f"{unbounded} Nothing more is rented meanwhile." in say("--budget-usd", "50")[1]
     _, out, _ = say("--budget-usd", "50", "--policy-mode", "shadow")
     assert (unbounded in out, "Nothing more" in out) == (True, False), "limits that refuse nothing"

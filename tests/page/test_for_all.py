@@ -48,7 +48,7 @@ async def test_axe_finds_no_fault(browser: Browser, shown: Shown, theme: Any, wi
             await comes_to_be(page, TOO_WIDE, f"{view} is wider than the window")
         await page.get_by_role("navigation", name="Views").get_by_role("button", name="Pods").click()
         await page.get_by_role("button", name="Details of train").click()
-        await page.get_by_role("button", name="Extend", exact=True).click()
+        await page.get_by_role("button", name="Change removal", exact=True).click()
         await page.get_by_role("dialog").get_by_role("button", name="7 d").click()
         assert await faults(page) == []
 
@@ -88,7 +88,7 @@ async def test_who_wants_it_still_gets_it_still(browser: Browser, shown: Shown) 
         await page.emulate_media(reduced_motion="reduce")
         session = await opened(page, shown)
         rent(shown, session, "train")
-        await page.get_by_role("button", name="Extend train").click()
+        await page.get_by_role("button", name="Change removal of train").click()
         moving = """[...document.querySelectorAll("*")].map((each) => getComputedStyle(each))
             .flatMap((style) => [style.transitionDuration, style.animationDuration]).filter((time) => time !== "0s")"""
         assert await page.evaluate(moving) == []

@@ -64,6 +64,18 @@ async def test_a_lost_request_over_a_socket_leaves_no_trace(
     assert capfd.readouterr().err == ""
 
 
+async def test_the_controls_are_called_under_the_names_of_this_machine_alone(sandbox: Sandbox) -> None:
+    async with served(sandbox) as client:
+        port = client.base_url.port
+        state = f"http://127.0.0.1:{port}/_sandbox/state"
+        for host in ("evil.com", f"evil.com:{port}", "127.0.0.1.evil.com", "localhost@evil.com", ""):
+            refused = await client.get(state, headers={"Host": host})
+            assert refused.status_code == 421, host
+            assert "pods" not in refused.text
+        for host in ("127.0.0.1", f"LOCALHOST:{port}", f"[::1]:{port}"):
+            assert (await client.get(state, headers={"Host": host})).status_code == 200, host
+
+
 async def test_the_server_works_on_when_its_client_has_given_up(sandbox: Sandbox) -> None:
     sandbox.add_fault("slow", seconds=_LONG_SECONDS, match={"method": "POST"})
     async with served(sandbox) as client:

@@ -38,6 +38,14 @@ async def backed_up(agent: Agent, pod: str = "worker") -> str:
     return str(answer["backup"]["backup_id"])
 
 
+async def rent_scheduled(sandbox: Sandbox, name: str, **said: Any) -> str:
+    """A pod that somebody rents and gives a backup schedule, past our server, so that nobody is asked; its id."""
+    pod_id = await rent(sandbox, name)
+    usual = {"pod_id": pod_id, "backup_frequency_hours": 6, "retention_days": 7, "backup_path": "/root"}
+    await ask(sandbox, "POST", "/backup-configs", usual | said)
+    return pod_id
+
+
 # --- schedules -------------------------------------------------------------------------------------------------------
 
 
@@ -150,10 +158,9 @@ async def test_what_lium_does_not_say_of_a_schedule_is_not_replaced_by_a_default
 async def test_a_person_is_asked_before_a_schedule_covers_something_else_or_keeps_less(
     sandbox: Sandbox, mode: Mode
 ) -> None:
-    pod_id = await rent(sandbox, "worker")
+    pod_id = await rent_scheduled(sandbox, "worker", retention_days=30, backup_path="/root/run")
     person = Person("no")
     async with agent_on(sandbox, mode=mode, person=person) as agent:
-        await agent.call("set_backup_schedule", pod="worker", every_hours=24, keep_days=30, path="/root/run")
         await agent.call("set_backup_schedule", pod="worker", every_hours=12, keep_days=31)
         assert person.questions == []
         for named in ({"keep_days": 7}, {"path": "/root/other"}):
@@ -216,6 +223,37 @@ def test_a_path_that_passes_is_plain_and_inside_the_local_volume_and_saved(
     else:
         with pytest.raises(Failure, match="path"):
             check_path(pod, path, "path")
+
+
+@both_eras
+@pytest.mark.parametrize("tool", ["set_backup_schedule", "create_backup"])
+async def test_a_person_is_asked_before_a_schedule_is_left_behind(sandbox: Sandbox, mode: Mode, tool: str) -> None:
+    pod_id = await rent(sandbox, "worker")
+    person = Person("no", "yes")
+    async with agent_on(sandbox, mode=mode, person=person) as agent:
+        assert (await agent.refused(tool, pod="worker")).code == "not_confirmed"
+        assert (truth(sandbox, "backup_configs"), truth(sandbox, "backups")) == ([], [])
+        await agent.call(tool, pod="worker")
+        assert len(truth(sandbox, "backup_configs")) == 1
+        await agent.call(tool, pod="worker")
+    assert len(person.questions) == 2, "what there is already is not asked about"
+    for words in (pod_id, "The schedule stays: every 6 hours, kept 7 days.", "bills by its size"):
+        assert words in person.questions[0]
+
+
+async def test_a_schedule_that_is_gone_since_the_look_is_not_made_unasked(sandbox: Sandbox) -> None:
+    pod_id = await rent_scheduled(sandbox, "worker")
+    wire, person = Wire(sandbox), Person("yes")
+
+    async def deleted_after(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        answer = await forward(request)
+        await ask(sandbox, "DELETE", f"/backup-configs/{json.loads(await answer.aread())['id']}")
+        return answer
+
+    wire.on("GET", f"/backup-configs/pod/{pod_id}", deleted_after, times=1)
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        assert (await agent.refused("create_backup", pod="worker")).code == "changed_meanwhile"
+    assert (person.questions, truth(sandbox, "backup_configs")) == ([], [])
 
 
 # --- one backup ------------------------------------------------------------------------------------------------------
@@ -447,7 +485,7 @@ async def test_a_failed_backup_says_why_and_that_there_is_nothing_to_restore(san
     ids=str,
 )
 async def test_a_partial_backup_is_said_wherever_one_relies_on_it(sandbox: Sandbox, spelling: Row) -> None:
-    await rent(sandbox, "worker")
+    await rent_scheduled(sandbox, "worker")
     sandbox.add_fault("backup_partial", message="2 files could not be read")
     wire, person, said = Wire(sandbox), Person("no"), "It is partial: files that could not be read are not in it."
 
@@ -503,7 +541,7 @@ async def test_a_cancelled_backup_is_over_and_cannot_be_restored_or_deleted(agen
 async def test_a_backup_that_is_not_said_to_be_completed_is_not_deleted(
     sandbox: Sandbox, status: str | None, advice: str
 ) -> None:
-    await rent(sandbox, "worker")
+    await rent_scheduled(sandbox, "worker")
     wire, person = Wire(sandbox), Person("yes")
     async with agent_on(sandbox, transport=wire, person=person) as agent:
         backup_id = await backed_up(agent)
@@ -517,7 +555,7 @@ async def test_a_backup_that_is_not_said_to_be_completed_is_not_deleted(
 
 @both_eras
 async def test_a_backup_that_fails_while_the_person_reads_is_not_deleted(sandbox: Sandbox, mode: Mode) -> None:
-    await rent(sandbox, "worker")
+    await rent_scheduled(sandbox, "worker")
     wire = Wire(sandbox)
 
     async def meanwhile() -> None:
@@ -825,7 +863,7 @@ async def test_a_restore_is_cancelled_and_the_next_goes_elsewhere(agent: Agent, 
 
 @both_eras
 async def test_a_named_directory_that_nobody_can_look_into_needs_a_yes(sandbox: Sandbox, mode: Mode) -> None:
-    pods = {name: await rent(sandbox, name) for name in ("one", "two")}
+    pods = {name: await rent_scheduled(sandbox, name) for name in ("one", "two")}
     person = Person("no", "yes")
     async with agent_on(sandbox, mode=mode, person=person) as agent:
         backup_id = await backed_up(agent, "one")
@@ -855,7 +893,7 @@ async def test_a_named_directory_that_nobody_can_look_into_is_refused_where_nobo
 
 
 async def test_the_root_of_the_volume_is_never_restored_into(sandbox: Sandbox) -> None:
-    await rent(sandbox, "worker")
+    await rent_scheduled(sandbox, "worker")
     person = Person("yes")
     async with agent_on(sandbox, person=person) as agent:
         backup_id = await backed_up(agent)

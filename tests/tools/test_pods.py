@@ -9,7 +9,7 @@ import pytest
 
 from lium_mcp.api.huids import huid
 from lium_mcp.sandbox import Sandbox
-from tests.harness import Agent, Mode, agent_on
+from tests.harness import Agent, Mode, Person, agent_on
 from tests.wires import (
     Wire,
     answering,
@@ -152,7 +152,7 @@ async def test_the_name_of_a_template_is_cut_in_a_list(sandbox: Sandbox) -> None
         ({"pod_name": None}, {"name": ""}),
         ({"status": None}, {"status": "UNKNOWN"}),
         ({"status": "running"}, {"status": "running", "billing": True}),
-        ({"removal_scheduled_at": "soon"}, {"billing": True}),
+        ({"removal_scheduled_at": "soon"}, {"billing": True, "removal_unreadable": True}),
         ({"removal_scheduled_at": "9999-12-31T23:59:59"}, {"removal_at": "9999-12-31T23:59:59Z"}),
         ({"pod_name": "a\x1b[2Jb\u202ec"}, {"name": "abc"}),
         ({"executor": 7, "template": "x", "volume": []}, {"billing": True}),
@@ -171,6 +171,60 @@ async def test_a_strange_row_costs_neither_the_list_nor_the_pod(sandbox: Sandbox
     odd = next(row for row in listed["pods"] if row["pod_id"] == "odd")
     assert odd == odd | shown
     assert seen["pod"] == seen["pod"] | shown
+
+
+@pytest.mark.parametrize("said", ["tomorrow", [], {}, 1790000000, 1790000000000, False])
+async def test_a_removal_that_cannot_be_read_is_not_taken_for_none(sandbox: Sandbox, said: object) -> None:
+    pod_id = await rent(sandbox, "worker")
+    wire, person = Wire(sandbox), Person("no", "yes")
+    odd = {"removal_scheduled_at": said, "termination_hours": None}
+    wire.on("GET", "/pods", editing(lambda pods: [pods[0] | odd]))
+    wire.on("GET", f"/pods/{pod_id}", editing(lambda pod: pod | odd))
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        (row,) = (await agent.call("list_pods"))["pods"]
+        pod = (await agent.call("get_pod", pod="worker", wait_seconds=0))["pod"]
+        for shown in (row, pod):
+            assert shown["removal_unreadable"] is True
+            assert "removal_at" not in shown
+        assert (await agent.refused("cancel_pod_removal", pod="worker")).code == "not_confirmed"
+        assert "at a time that cannot be read? " in person.questions[0]
+        unsure = await agent.refused("cancel_pod_removal", pod="worker")
+        assert (unsure.code, "shows a removal time that cannot be read" in unsure.text) == (
+            "schedule_not_confirmed",
+            True,
+        )
+        unsure = await agent.refused("schedule_pod_removal", pod="worker", hours_from_now=3)
+        assert "shows a removal time that cannot be read. When Lium removes the pod is not known." in unsure.text
+
+
+async def test_a_pod_of_another_key_is_told_with_it_and_a_rented_one_is_not(sandbox: Sandbox) -> None:
+    sandbox.add_key("sk_bob-laptop")
+    await rent(sandbox, "theirs", key="sk_bob-laptop")
+    person = Person("yes", "no")
+    async with agent_on(sandbox, person=person) as agent:
+        await agent.call("rent_pod", name="ours", gpu_type="RTX4090", hours=1)
+        rows = {row["name"]: row for row in (await agent.call("list_pods"))["pods"]}
+        assert rows["theirs"]["rented_with_key"] == "bob-laptop"
+        assert "rented_with_key" not in rows["ours"]
+        assert (await agent.call("get_pod", pod="theirs"))["pod"]["rented_with_key"] == "bob-laptop"
+        for name in rows:
+            for tool, more in (("remove_pod", {}), ("schedule_pod_removal", {"hours_from_now": 2}), ("reboot_pod", {})):
+                await agent.refused(tool, pod=name, **more)
+                is_said = 'It was rented with API key "bob-laptop".' in person.questions[-1]
+                assert is_said == (name == "theirs"), person.questions[-1]
+
+
+async def test_members_of_a_cluster_are_told_apart(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "dist")
+    wire, person = Wire(sandbox), Person("no")
+    member = {"cluster_id": "c0ffee00-1", "cluster_node_index": 1}
+    wire.on("GET", "/pods", editing(lambda pods: [pods[0] | member]))
+    wire.on("GET", f"/pods/{pod_id}", editing(lambda pod: pod | member))
+    async with agent_on(sandbox, transport=wire, person=person) as agent:
+        (row,) = (await agent.call("list_pods"))["pods"]
+        assert (row["cluster_id"], row["cluster_rank"]) == ("c0ffee00-1", 1)
+        await agent.refused("remove_pod", pod="dist")
+    assert f'Remove pod "dist" ({pod_id}, rank 1 of cluster c0ffee00-1, RUNNING' in person.questions[0]
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------

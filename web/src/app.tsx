@@ -205,10 +205,19 @@ function ThemeButton() {
 
 function Notices() {
   const box = useRef<HTMLDivElement>(null);
-  const shown = notices.value;
+  const [isWhole, setIsWhole] = useState(false);
+  const all = notices.value;
+  // They lie above what people press next: the newest stands, the others wait behind it.
+  const shown = isWhole ? all : all.slice(-1);
+  const behind = all.length - shown.length;
   // While the server asks, nothing is done yet.
   const running = asked.value.length > 0 ? [] : [...underWay.value];
-  useLayoutEffect(() => placeNear(box.current), [shown, running.length]);
+  useLayoutEffect(() => {
+    placeNear(box.current);
+    // So much is left free below, so that the last row can be brought above them.
+    document.documentElement.style.setProperty("--notices", `${box.current?.offsetHeight ?? 0}px`);
+    if (all.length < 2) setIsWhole(false);
+  }, [all, isWhole, running.length]);
   return (
     <div ref={box} class="notices" role="status">
       {running.map(([key, title]) => (
@@ -219,6 +228,11 @@ function Notices() {
       {shown.map((notice) => (
         <div key={notice.id} class={`notice ${notice.kind}`}>
           <p class="foreign">{notice.message}</p>
+          {behind > 0 && (
+            <Button kind="link" onPress={() => setIsWhole(true)}>
+              {behind} more
+            </Button>
+          )}
           <Button kind="link" label="Dismiss this message" onPress={() => dismiss(notice.id)}>
             Dismiss
           </Button>

@@ -60,7 +60,7 @@ describe("an action whose answer is none of its tool", () => {
     [
       "schedule_pod_removal",
       "pods",
-      ["Extend train-a", "12 h", "Set the time"],
+      ["Change removal of train-a", "12 h", "Set the time"],
       [
         { pod_id: "id-1", name: "train-a" },
         { pod_id: "id-2", name: "x", removal_at: "2026-11-30T04:00:00Z" },
@@ -69,7 +69,7 @@ describe("an action whose answer is none of its tool", () => {
     [
       "cancel_pod_removal",
       "pods",
-      ["Extend train-a", "Take the time off"],
+      ["Change removal of train-a", "Take the time off"],
       [{ pod_id: "id-1", name: "train-a", removal_at: "2026-11-29T20:00:00Z" }],
     ],
     ["rent_pod", "market", ["Rent H100, $1.400 an hour", "Rent it"], [{ outcome: "done" }, { pod: { pod_id: "p" } }]],
@@ -300,7 +300,7 @@ describe("what a field does not take is said at it", () => {
   });
 
   test.each<[View, string, string, string]>([
-    ["pods", "Extend train-a", "Set the time", "8,760"],
+    ["pods", "Change removal of train-a", "Set the time", "8,760"],
     ["market", "Rent H100, $1.400 an hour", "Rent it", "720"],
   ])("hours in %s", async (at, opener, main, most) => {
     await page({ list_pods: LIST, list_gpus: OFFERS, quote_rental: QUOTE, get_gpu_prices: {} }, at);

@@ -55,7 +55,7 @@ test("extending asks for a time, says what it costs, and tells the model what th
       schedule_pod_removal: { pod_id: "id-1", name: "train-a", removal_at: "2026-11-30T04:00:00Z" },
     }),
   );
-  button("Extend train-a").click();
+  button("Change removal of train-a").click();
   await settle();
   expect(button("Set the time").disabled).toBe(true);
   button("12 h").click();
@@ -72,7 +72,7 @@ test("what limits will refuse of another time is said before", async () => {
   const limits = [{ limit: "max_hours", allowed: 24 }];
   const pods = [{ ...POD, age_hours: 6 }];
   await page(fakeHost({ list_pods: { ...LIST, pods }, get_balance: { balance_usd: 9, burn_per_hour_usd: 0, limits } }));
-  button("Extend train-a").click();
+  button("Change removal of train-a").click();
   await settle();
   expect(shown()).toContain("Taking the time off is refused by the limits of this server: Life of a pod.");
   button("12 h").click();
@@ -90,7 +90,7 @@ test("what the server does not offer has no button", async () => {
   await page(fakeHost({ list_pods: LIST }));
   policy.value = { readOnly: false, sandbox: false, all: { toolsets: ["pods"], deny_tools: ["remove_pod"] } };
   await settle();
-  expect(button("Extend train-a")).toBeDefined();
+  expect(button("Change removal of train-a")).toBeDefined();
   for (const name of ["Remove train-a", "Back up train-a"]) expect(() => button(name)).toThrow();
 });
 
@@ -317,4 +317,194 @@ test("a part of a list is not taken for the whole", async () => {
   await settle();
   expect(shown()).toContain("among the newest of the account");
   expect(shown()).not.toContain("None of this pod. What");
+});
+
+test("a removal that Lium sets and the server cannot read is not none", async () => {
+  const { removal_at: _, ...rest } = POD;
+  await page(fakeHost({ list_pods: { ...LIST, pods: [{ ...rest, removal_unreadable: true }] } }));
+  expect(shown()).toContain("Time cannot be readit may have one");
+  expect(shown()).not.toMatch(/No time set|bills until removed|none has a time/);
+  button("Change removal of train-a").click();
+  await settle();
+  expect(shown()).toContain("Its removal time cannot be read: it may have one.");
+});
+
+test("pods of one name are told apart, in their rows, buttons and sheets", async () => {
+  const member = { ...POD, name: "dist", cluster_id: "c0ffee00-1" };
+  const pods = [
+    { ...member, pod_id: "a1", cluster_rank: 0 },
+    { ...member, pod_id: "a2", cluster_rank: 1 },
+    { ...POD, pod_id: "11112222-3", name: "twin" },
+    { ...POD, pod_id: "33334444-5", name: "twin" },
+  ];
+  const host = await page(
+    fakeHost({ list_pods: { ...LIST, pods, total: 4 }, get_pod: { outcome: "done", pod: pods[1] } }),
+  );
+  for (const title of ["dist, rank 0", "dist, rank 1", "twin, 11112222", "twin, 33334444"]) {
+    expect(button(`Remove ${title}`)).toBeDefined();
+    expect(button(`Details of ${title}`)).toBeDefined();
+  }
+  button("Remove dist, rank 1").click();
+  await settle();
+  expect(document.querySelector("dialog")?.textContent).toContain("dist, rank 1");
+  button("Remove").click();
+  await settle();
+  expect(host.told[0]).toContain("removed pod dist, rank 1 (a2)");
+  button("Details of dist, rank 1").click();
+  await settle();
+  expect(shown()).toContain("Rank 1 of c0ffee00-1");
+});
+
+test("a pod that another key rented is marked in its row, details and sheets", async () => {
+  const pod = { ...POD, rented_with_key: "bob-laptop" };
+  await page(fakeHost({ list_pods: { ...LIST, pods: [pod] }, get_pod: { outcome: "done", pod } }));
+  expect(shown()).toContain("key bob-laptop");
+  for (const sheet of ["Remove", "Back up", "Change removal of"]) {
+    button(`${sheet} train-a`).click();
+    await settle();
+    expect(document.querySelector("dialog")?.textContent).toContain("rented with API key bob-laptop, and not by this");
+    button(sheet === "Remove" ? "Keep it" : "Cancel").click();
+    await settle();
+  }
+  button("Details of train-a").click();
+  await settle();
+  expect(shown()).toContain("Rented with keybob-laptop");
+});
+
+test.each([
+  ["auto", "the program that shows this page cannot ask you"],
+  ["never", "by its settings, this server asks nobody"],
+])("where nobody asks again (confirm=%s), each sheet says so", async (confirm, why) => {
+  await page(fakeHost({ list_pods: LIST }));
+  for (const [asks, isSaid] of [
+    [false, true],
+    [true, false],
+  ] as const) {
+    policy.value = { readOnly: false, sandbox: false, all: { confirm, asks_person: asks } };
+    for (const sheet of ["Remove", "Back up", "Change removal of"]) {
+      button(`${sheet} train-a`).click();
+      await settle();
+      expect(shown().includes(`Nobody asks you again: ${why}. What you press here is done at once.`)).toBe(isSaid);
+      button(sheet === "Remove" ? "Keep it" : "Cancel").click();
+      await settle();
+    }
+  }
+});
+
+test("what a host answered by itself is not told as a no of the person", async () => {
+  const message = "The question was answered faster than anybody reads: the client may have answered by itself.";
+  const refused = { ok: false, code: "not_confirmed", message } as const;
+  await page(fakeHost({ list_pods: LIST, create_backup: refused }, "conversation"));
+  button("Back up train-a").click();
+  await settle();
+  button("Back up").click();
+  await settle();
+  expect(shown()).toContain(`Back up train-a: Nothing was done: no yes came. ${message}`);
+  expect(shown()).not.toContain("you did not agree");
+});
+
+test("a row says one thing of whether it bills", async () => {
+  const { removal_at: _, billing: __, ...rest } = POD;
+  const pods = [
+    { ...rest, pod_id: "f", name: "f", status: "CREATION_FAILED", billing: false },
+    { ...rest, pod_id: "d", name: "d", status: "DELETING" },
+    { ...rest, pod_id: "b", name: "b", status: "BROKEN" },
+  ];
+  await page(fakeHost({ list_pods: { ...LIST, pods, total: 3, unknown_billing_pods: 2, unpriced_pods: 1 } }));
+  const cells = [...document.querySelectorAll(".col-removal")].slice(1).map((cell) => cell.textContent);
+  expect(cells).toEqual(["No time setnot billed", "Under way", "No time setmay bill until removed"]);
+  expect(shown()).not.toContain("bills until removed");
+  expect(shown()).toContain("at least: 1 pod unpriced, 2 pods may bill");
+});
+
+test("a figure that is not known is no empty bar", async () => {
+  await page(fakeHost({ list_pods: LIST, get_pod: { outcome: "done", pod: { ...POD, gpus: [{ index: 0 }] } } }));
+  const bars = (): (string | null)[] =>
+    [...document.querySelectorAll(".meter")].map((bar) => bar.getAttribute("class"));
+  expect(bars()).toEqual(["meter unknown"]);
+  button("Details of train-a").click();
+  await settle();
+  expect(bars()).toEqual(["meter unknown", "meter unknown", "meter unknown"]);
+  expect(shown()).not.toContain("0%");
+});
+
+test("a backup under way, or one that failed, does not hide the last that is complete", async () => {
+  const backup = (id: string, status: string, at: string) => ({
+    backup_id: id,
+    pod_id: "id-1",
+    status,
+    started_at: at,
+  });
+  const done = backup("1", "COMPLETED", "2026-11-29T14:00:00Z");
+  const failed = backup("2", "FAILED", "2026-11-29T15:00:00Z");
+  const host = await page(fakeHost({ list_pods: LIST, list_backups: { backups: [failed, done] } }));
+  expect(shown()).toContain("2 h agofailed 1 h ago");
+  button("Remove train-a").click();
+  await settle();
+  expect(shown()).toContain("Last backup: 2 h ago; a later one failed 1 h ago.");
+  button("Keep it").click();
+  host.answers.list_backups = { backups: [backup("3", "RUNNING", "2026-11-29T15:59:00Z"), failed, done] };
+  await settle(130);
+  expect(shown()).toContain("2 h agonow");
+  leavePage();
+  host.answers.list_backups = { backups: [done, backup("2", "FAILED", "2026-11-29T13:00:00Z")] };
+  await showPage(host);
+  expect(shown()).not.toContain("failed");
+});
+
+test("what could not be read at first says why it is all dashes", async () => {
+  const down = (message: string) => ({ ok: false, code: "lium_failed", message }) as const;
+  await page(
+    fakeHost({ list_pods: LIST, list_backups: down("No backups: 500."), get_balance: down("No money: 502.") }),
+  );
+  expect(shown()).toContain("Backups could not be read: No backups: 500.");
+  expect(shown()).toContain("The balance could not be read: No money: 502.");
+});
+
+test("the next removal that is over is due, and one that is under way is not next", async () => {
+  const pods = [
+    { ...POD, removal_at: "2026-11-29T15:30:00Z" },
+    { ...POD, pod_id: "g", name: "g", status: "DELETING", removal_at: "2026-11-29T15:00:00Z" },
+  ];
+  await page(fakeHost({ list_pods: { ...LIST, pods, total: 2 } }));
+  expect(shown()).toContain("Next removalDue nowtrain-a");
+});
+
+test("the row of an open pod and its details tell one cost", async () => {
+  const pod = { ...POD, cost_so_far_usd: 4.19 };
+  await page(fakeHost({ list_pods: LIST, get_pod: { outcome: "done", pod } }));
+  const cost = (): string | null | undefined => document.querySelector("td.col-cost")?.textContent;
+  expect(cost()).toBe("$4.20");
+  button("Details of train-a").click();
+  await settle();
+  expect(cost()).toBe("$4.19");
+  expect(shown()).toContain("Cost so far$4.19");
+});
+
+test("failures do not pile up over what people press next", async () => {
+  const host = await page(fakeHost({ list_pods: LIST }));
+  for (const message of ["First.", "Second.", "Third."]) {
+    host.answers.create_backup = { ok: false, code: "busy", message };
+    button("Back up train-a").click();
+    await settle();
+    button("Back up").click();
+    await settle();
+  }
+  expect(document.querySelectorAll(".notice")).toHaveLength(1);
+  expect(shown()).toContain("Third.");
+  button("2 more").click();
+  await settle();
+  expect(document.querySelectorAll(".notice")).toHaveLength(3);
+});
+
+test("events are told in words", async () => {
+  const last_events = [
+    { at: "2026-11-29T15:00:00Z", event: "pod-rent.requested", status: "PENDING" },
+    { at: "2026-11-29T15:01:00Z", event: "pod-gpu-reset.began", status: "REBOOT_PENDING" },
+  ];
+  await page(fakeHost({ list_pods: LIST, get_pod: { outcome: "done", pod: { ...POD, last_events } } }));
+  button("Details of train-a").click();
+  await settle();
+  for (const words of ["Rent requestedPending", "Pod gpu reset beganReboot pending"]) expect(shown()).toContain(words);
+  expect(shown()).not.toContain("pod-rent.requested");
 });

@@ -55,7 +55,7 @@ test.each(UNREADABLE)("a removal at %j may be one", async (removal_at) => {
   expect(shown()).toContain("Time cannot be read");
   expect(shown()).toContain("Next removal–1 time cannot be read");
   expect(shown()).not.toMatch(/No time set|bills until|none has a time/);
-  button("Set removal train-a").click();
+  button("Change removal of train-a").click();
   await settle();
   expect(shown()).toContain("Its removal time cannot be read: it may have one.");
   expect(shown()).not.toContain("It has no removal time");

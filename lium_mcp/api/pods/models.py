@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
 
 from lium_mcp.api.addresses import MAX_PORT
 from lium_mcp.api.clock import is_since
@@ -131,6 +131,10 @@ def _as_id(value: object) -> object:
     return None if value is None else read_text(value) or ""
 
 
+def _is_said(value: object) -> bool:
+    return value is not None and value != ""
+
+
 def _ids(*named: str | None) -> frozenset[str]:
     return frozenset(text.strip().casefold() for text in named if text is not None)
 
@@ -152,6 +156,13 @@ class Pod(ApiModel):
     removal_scheduled_at: ApiTime = None
     # Absurd hours are kept, since limits count them.
     termination_hours: Annotated[int | None, BeforeValidator(read_int)] = None
+    # Whether the API gives these at all: what cannot be read is not none.
+    says_removal_time: Annotated[bool, BeforeValidator(_is_said)] = Field(
+        default=False, validation_alias=AliasPath("removal_scheduled_at")
+    )
+    says_removal_hours: Annotated[bool, BeforeValidator(_is_said)] = Field(
+        default=False, validation_alias=AliasPath("termination_hours")
+    )
     notice_period: ApiNotice = None
     jupyter_installation_status: ApiStr = None
     jupyter_url: ApiStr = Field(default=None, repr=False)  # its query may hold the notebook's token
@@ -166,6 +177,8 @@ class Pod(ApiModel):
     template_id: Annotated[str | None, BeforeValidator(_as_id)] = None
     executor: ApiNested[Executor] = None
     cluster_id: ApiStr = None
+    cluster_node_index: ApiInt = None
+    api_key_name: ApiStr = None
     ssh_keys: ApiTuple[str] = Field(default=(), repr=False)
 
     @property
@@ -186,6 +199,20 @@ class Pod(ApiModel):
     def was_made_since(self, moment: datetime) -> bool | None:
         """Whether it was made at a moment or later, as far as clocks agree; `None` where Lium does not say when."""
         return is_since(self.created_at, moment, clocks_differ=_CLOCKS_DIFFER)
+
+    @property
+    def has_unreadable_removal(self) -> bool:
+        """Whether the API says that it is to be removed, and when cannot be read."""
+        # Where there are hours, they count: at the boot the API sets the time by them.
+        if self.says_removal_hours:
+            return self.termination_hours is None
+        return self.says_removal_time and self.removal_scheduled_at is None
+
+    @property
+    def has_removal(self) -> bool:
+        """Whether the API is to remove it by itself, as far as it says; also at a time that cannot be read."""
+        is_known = self.removal_scheduled_at is not None or self.termination_hours is not None
+        return is_known or self.has_unreadable_removal
 
     @property
     def is_ready(self) -> bool:

@@ -2,9 +2,19 @@
 
 from typing import Any
 
+from lium_mcp.figures import counted
 from lium_mcp.guard.consent import Question
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.backing_up import PARTIAL, check_path, losses, refuse_incomplete, refuse_undeletable
+from lium_mcp.services.backing_up import (
+    DEFAULT_EVERY_HOURS,
+    DEFAULT_KEEP_DAYS,
+    PARTIAL,
+    check_path,
+    losses,
+    refuse_incomplete,
+    refuse_undeletable,
+    refuse_unstarted,
+)
 from lium_mcp.services.backups.restore_turns import RestoreTurns
 from lium_mcp.services.backups.restoring import UnseenTargets, unseen_targets
 from lium_mcp.services.backups.whole_backups import undone_by
@@ -29,6 +39,30 @@ async def ask_to_delete_schedule(account: Account, *, pod: str) -> Question | No
     if await account.lium.backup_schedules.get_for_pod(target.id) is None:
         return None
     return Question(f"Stop backing up {the_pod(target)}? {await last_backup(account, target)}", {"pod": target.id})
+
+
+async def ask_to_back_up(account: Account, *, pod: str, path: str, **_: Any) -> Question | None:  # noqa: ANN401 - as above
+    """Before `create_backup`, where the pod has no schedule: Lium needs one, which stays and bills on."""
+    target = await find_pod(account, pod)
+    if path:
+        check_path(target, path, "path")
+    schedule = await account.lium.backup_schedules.get_for_pod(target.id)
+    if schedule is not None:
+        return None
+    refuse_unstarted(target, schedule)
+    lasting = _lasting(DEFAULT_EVERY_HOURS, DEFAULT_KEEP_DAYS)
+    return Question(
+        f"Back up {the_pod(target)} now, and from then on? It has no backup schedule, and Lium needs one for that. "
+        f"{lasting}",
+        {"pod": target.id},
+    )
+
+
+def _lasting(every_hours: int, keep_days: int) -> str:
+    return (
+        f"The schedule stays: every {counted(every_hours, 'hour')}, kept {counted(keep_days, 'day')}. What is stored "
+        "bills by its size, until somebody deletes the schedule and the time of its backups is over."
+    )
 
 
 async def ask_to_restore(
@@ -62,17 +96,23 @@ async def ask_to_set_schedule(
     account: Account,
     *,
     pod: str,
+    every_hours: int | None,
     keep_days: int | None,
     path: str,
-    **_: Any,  # noqa: ANN401 - the tool's other arguments
 ) -> Question | None:
-    """Before `set_backup_schedule`, where backups would cover something else or be deleted earlier than now."""
+    """Before `set_backup_schedule`, where it begins to back up a pod, covers something else, or keeps less long."""
     target = await find_pod(account, pod)
     schedule = await account.lium.backup_schedules.get_for_pod(target.id)
     checked = check_path(target, path, "path") if path else None
+    begun = schedule if schedule and schedule.is_active is not False else None
     lost = losses(target, schedule, keep_days=keep_days, path=checked) if schedule else []
     if checked is not None:
         lost += await undone_by(account, target, checked)
+    if begun is None:
+        hours = every_hours or (schedule and schedule.backup_frequency_hours) or DEFAULT_EVERY_HOURS
+        days = keep_days or (schedule and schedule.retention_days) or DEFAULT_KEEP_DAYS
+        begins = f"Back up {the_pod(target)} from now on? {_lasting(hours, days)}"
+        return Question(" ".join((begins, *lost)), {"pod": target.id})
     if not lost:
         return None
     return Question(f"Change the backups of {the_pod(target)}? {' '.join(lost)}", {"pod": target.id})

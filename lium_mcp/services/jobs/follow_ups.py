@@ -41,7 +41,8 @@ def tell_of_problem(pod: Pod, job: Job) -> str | None:
     if problem is None:
         return None
     removal = pod.removal_scheduled_at
-    until = f" until Lium removes it at {removal:%Y-%m-%dT%H:%M:%SZ}" if removal else " and has no removal time"
+    end = " until a removal time that cannot be read" if pod.has_unreadable_removal else " and has no removal time"
+    until = f" until Lium removes it at {removal:%Y-%m-%dT%H:%M:%SZ}" if removal else end
     save = (
         f"Save what you need (download_files, or create_backup for what lies under {pod.volume_root[:200]}), then "
         "remove_pod ends that."

@@ -28,6 +28,7 @@ from lium_mcp.services.pods.pod_connections import inside_of, is_volume_mounted
 from lium_mcp.services.pods.pod_events import EventView, cause_of, last_events, quoted, read_events
 from lium_mcp.services.pods.price_rises import price_rises
 from lium_mcp.services.pods.removal_problems import removal_problems
+from lium_mcp.services.pods.rented_elsewhere import keys_of_others
 from lium_mcp.text import shortened
 
 Outcome = Literal["done", "failed", "pending"]
@@ -49,9 +50,13 @@ class PodRow(Result):
     billing: bool | None = None
     removal_at: UtcTime | None = None
     removal_hours_after_boot: int | None = None
+    removal_unreadable: bool | None = None
     idle_minutes: int | None = None
     final_backup: bool | None = None
     maintenance: str | None = None
+    cluster_id: str | None = None
+    cluster_rank: int | None = None
+    rented_with_key: str | None = None
     ssh_command: str | None = None
 
 
@@ -125,7 +130,10 @@ async def pod_rows(account: Account, pods: Sequence[Pod]) -> list[ListedPod]:
     """Show pods in the list of all, with what the ledger knows of their ends."""
     idle = await idle_states(account) if pods else {}
     problems = await _problems(account, pods, idle) if pods else {}
-    return [_listed(pod, account.lium.now(), idle.get(pod.id, IdleState()), problems.get(pod.id)) for pod in pods]
+    keys, now = await keys_of_others(account, pods), account.lium.now()
+    return [
+        _listed(pod, now, idle.get(pod.id, IdleState()), keys.get(pod.id), problem=problems.get(pod.id)) for pod in pods
+    ]
 
 
 async def _problems(account: Account, pods: Sequence[Pod], idle: Mapping[str, IdleState]) -> dict[str, str]:
@@ -135,7 +143,7 @@ async def _problems(account: Account, pods: Sequence[Pod], idle: Mapping[str, Id
     return {pod_id: " ".join(filter(None, (dearer.get(pod_id), kept.get(pod_id)))) for pod_id in ids}
 
 
-def _listed(pod: Pod, now: datetime, idle: IdleState, problem: str | None) -> ListedPod:
+def _listed(pod: Pod, now: datetime, idle: IdleState, key_name: str | None, *, problem: str | None) -> ListedPod:
     """Show a pod in the list of all.
 
     What it has cost is what its price makes of its whole age, which is a little more than it bills: the exact sum would
@@ -146,7 +154,7 @@ def _listed(pod: Pod, now: datetime, idle: IdleState, problem: str | None) -> Li
     is_priced = pod.is_billing and pod.price is not None and age is not None
     template = (pod.template.name if pod.template else None) or ""
     return ListedPod(
-        **_row_fields(pod, idle),
+        **_row_fields(pod, idle, key_name),
         template=shortened(template, _MOST_NAME_CHARACTERS) or None,
         age_hours=None if age is None else rounded(age, 2),
         problem=problem,
@@ -180,6 +188,7 @@ async def pod_view(
     extras = _Extras()
     idle: IdleState | None = None
     problem: str | None = None
+    key_name: str | None = None
     runs = current and pod.is_ready
     inside = (await inside_of(account, pod) if runs and ssh in (None, "answers") else None) or Inside()
 
@@ -187,6 +196,7 @@ async def pod_view(
     with anyio.move_on_after(_EXTRAS_SECONDS):
         volume_id = volume_id or (await _rented_volume(account, pod.id) if runs else None)
         if current:
+            key_name = (await keys_of_others(account, [pod])).get(pod.id)
             states = await idle_states(account)
             idle, problem = states.get(pod.id), (await _problems(account, [pod], states)).get(pod.id)
         async with anyio.create_task_group() as group:
@@ -204,7 +214,7 @@ async def pod_view(
     shown = last_events(history) if events else []
     shown_gpus = inside.gpus if gpus else None
     processes = [process.name for gpu in shown_gpus or () for process in gpu.processes]
-    fields = _row_fields(pod, idle or IdleState())
+    fields = _row_fields(pod, idle or IdleState(), key_name)
     if pod.has_not_started and _has_run(lived):
         fields["billing"] = None  # one whose template was switched starts over, and may bill meanwhile
     return PodView(
@@ -301,7 +311,7 @@ def _warnings(
     return [*sentences, *([restart] if restart else [])]
 
 
-def _row_fields(pod: Pod, idle: IdleState) -> dict[str, object]:
+def _row_fields(pod: Pod, idle: IdleState, key_name: str | None) -> dict[str, object]:
     removal = idle.removal
     ssh = pod.ssh
     return {
@@ -314,9 +324,13 @@ def _row_fields(pod: Pod, idle: IdleState) -> dict[str, object]:
         "billing": pod.bills,
         "removal_at": pod.removal_scheduled_at,
         "removal_hours_after_boot": pod.termination_hours,
+        "removal_unreadable": pod.has_unreadable_removal or None,
         "idle_minutes": removal.idle_minutes if removal else None,
         "final_backup": (removal.final_backup or None) if removal else None,
         "maintenance": maintenance(pod),
+        "cluster_id": pod.cluster_id,
+        "cluster_rank": pod.cluster_node_index if pod.cluster_id else None,
+        "rented_with_key": key_name,
         "ssh_command": f"ssh {ssh.user}@{ssh.host} -p {ssh.port}" if ssh else None,
     }
 

@@ -128,7 +128,7 @@ async def follow_rental(
         if unverified := expected.unverified(pod):
             warnings.append(not_stated(unverified))
     warnings += seen.removal_warnings
-    if rental.entry.hours is None and pod.removal_scheduled_at is None and not seen.is_gone and not pod.is_terminal:
+    if rental.entry.hours is None and not pod.has_removal and not seen.is_gone and not pod.is_terminal:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
     observed = await _shown(account, seen)
     outcome, advice = _with_restore(observed, seen.restore)
@@ -332,8 +332,9 @@ async def _fix_removal(account: Account, rental: Rental, pod: PodDetail, hours: 
     pod = newest or pod
     if is_set:
         return pod, []
-    if pod.removal_scheduled_at is None and pod.termination_hours is None:
-        return pod, ["Lium shows no removal time: the pod may bill until it is removed. Call schedule_pod_removal."]
+    if pod.has_unreadable_removal or not pod.has_removal:
+        shown = "a removal time that cannot be read" if pod.has_removal else "no removal time"
+        return pod, [f"Lium shows {shown}: the pod may bill until it is removed. Call schedule_pod_removal."]
     if pod.is_ready:
         return pod, [f"Lium shows a removal time later than {counted(hours, 'hour')}: call schedule_pod_removal."]
     if pod.termination_hours is not None and pod.termination_hours > hours:

@@ -71,7 +71,10 @@ export async function act(host: Host, action: Action, target: string): Promise<A
       );
     } else {
       const no = NOT_AGREED.has(answer.code);
-      const why = no ? "Nothing was done: you did not agree." : forPeople(answer.message);
+      // In a browser this page itself has asked. What a host has asked, or answered by itself, only the server can tell.
+      const said = forPeople(answer.message);
+      const words = host.kind === "browser" ? "you did not agree." : `no yes came. ${said}`;
+      const why = no ? `Nothing was done: ${words}` : said;
       say(no ? "refused" : "failed", `${action.title}: ${why}`);
       host.tellModel(
         `On the Lium page the person tried what would have ${action.did}. It was not done: ${answer.message}`,

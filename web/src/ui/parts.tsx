@@ -132,11 +132,15 @@ export function Copy({ value, label }: { value: string; label: string }) {
   );
 }
 
-/** A share of a whole, drawn; `label` says it in words. */
+/** A share of a whole, drawn; `label` says it in words. One that is not known is no empty bar: that reads as zero. */
 export function Meter(props: { share: number | undefined; label: string; tone?: Tone }) {
   const share = Math.min(1, Math.max(0, props.share ?? 0));
   return (
-    <span class={`meter ${props.tone ?? "accent"}`} role="img" aria-label={props.label}>
+    <span
+      class={`meter ${props.share === undefined ? "unknown" : (props.tone ?? "accent")}`}
+      role="img"
+      aria-label={props.label}
+    >
       <span style={{ width: `${(share * 100).toFixed(1)}%` }} />
     </span>
   );
@@ -156,6 +160,20 @@ export function Empty(props: { title: string; children?: ComponentChildren; icon
 export function Unread({ rows, what = "row", flush }: { rows: number; what?: string; flush?: boolean }) {
   if (rows === 0) return null;
   return <p class={`${flush ? "aside " : ""}small warn-text`}>{plural(rows, what)} could not be read.</p>;
+}
+
+/** Says why something has nothing but dashes: what it is made of could not be read, and the page does not say so above. */
+export function Missing({ state, what }: { state: State; what: string }) {
+  const { data, failure } = state;
+  if (data !== undefined || failure === undefined || failure.code === "not_offered" || isSaidAbove(state)) return null;
+  return (
+    <p class="stale" role="status">
+      <Icon name="warning" />
+      <span>
+        {what} could not be read: <span class="foreign">{failure.message}</span>
+      </span>
+    </p>
+  );
 }
 
 /** What a list lacks, in the server's words. */

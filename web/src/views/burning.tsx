@@ -21,10 +21,13 @@ export function Burning({ from }: { from: readonly State[] }) {
 }
 
 function noteOf(data: Json | undefined, burn: number): string {
-  const counts = [told(data?.unpriced_pods, number), told(data?.unknown_billing_pods, number)];
-  if (counts.includes(null)) return "at least: some pods may be unpriced";
-  const unpriced = counts.reduce<number>((sum, each) => sum + (each ?? 0), 0);
-  if (unpriced > 0) return `at least: ${plural(unpriced, "pod")} unpriced`;
+  const [unpriced, unsure] = [told(data?.unpriced_pods, number), told(data?.unknown_billing_pods, number)];
+  if (unpriced === null || unsure === null) return "at least: some pods may be unpriced";
+  const left = [
+    unpriced ? `${plural(unpriced, "pod")} unpriced` : [],
+    unsure ? `${plural(unsure, "pod")} may bill` : [],
+  ];
+  if (left.flat().length > 0) return `at least: ${left.flat().join(", ")}`;
   const unread = unreadRows(data?.pods);
   return unread > 0 ? `at least: ${plural(unread, "pod")} not read` : `${usd(burn * 24)} a day`;
 }

@@ -12,9 +12,10 @@ import { OwnHours } from "../../ui/field";
 import { Button, IconButton } from "../../ui/parts";
 import { Sheet } from "../../ui/sheet";
 import { Refusals, useBounds } from "../refusals";
-import type { Pod } from "./pod_readings";
+import { Unasked } from "../unasked";
+import { isEndless, type Pod } from "./pod_readings";
 
-type Form = "extend" | "back up" | "remove";
+type Form = "removal" | "back up" | "remove";
 
 export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup: () => string; compact?: boolean }) {
   const [form, setForm] = useState<Form>();
@@ -26,16 +27,17 @@ export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup:
     void act(host, action, pod.id);
   };
   const busy = (tool: string): boolean => underWay.value.has(`${tool} ${pod.id}`);
-  const name = pod.name ?? pod.key;
+  const name = pod.title;
   const buttons = [
     {
-      form: "extend",
+      form: "removal",
       icon: "clock",
-      word: typeof pod.removalAt === "number" ? "Extend" : "Set removal",
+      word: isEndless(pod) && pod.removalHoursAfterStart === undefined ? "Set removal" : "Change removal",
+      of: " of",
       tool: "schedule_pod_removal",
     },
-    { form: "back up", icon: "box", word: "Back up", tool: "create_backup" },
-    { form: "remove", icon: "trash", word: "Remove", tool: "remove_pod" },
+    { form: "back up", icon: "box", word: "Back up", of: "", tool: "create_backup" },
+    { form: "remove", icon: "trash", word: "Remove", of: "", tool: "remove_pod" },
   ] as const;
   return (
     <div class={compact ? "actions compact" : "actions"}>
@@ -46,7 +48,7 @@ export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup:
             <IconButton
               key={each.form}
               icon={each.icon}
-              label={`${each.word} ${name.slice(0, 60)}`}
+              label={`${each.word}${each.of} ${titled60(pod)}`}
               busy={busy(each.tool)}
               onPress={() => setForm(each.form)}
             />
@@ -62,10 +64,25 @@ export function PodActions({ pod, lastBackup, compact }: { pod: Pod; lastBackup:
             </Button>
           ),
         )}
-      {form === "extend" && <Extend pod={pod} name={name} run={run} close={close} />}
+      {form === "removal" && <SetRemoval pod={pod} name={name} run={run} close={close} />}
       {form === "back up" && <BackUp pod={pod} name={name} lastBackup={lastBackup} run={run} close={close} />}
       {form === "remove" && <Remove pod={pod} name={name} lastBackup={lastBackup} run={run} close={close} />}
     </div>
+  );
+}
+
+/** As much of its name as a button's label bears, with what tells it from others. */
+function titled60({ name, key, mark }: Pod): string {
+  return [(name ?? key).slice(0, 60), mark].filter(Boolean).join(", ");
+}
+
+/** Whose a pod is that this server did not rent. */
+function Whose({ pod }: { pod: Pod }) {
+  if (pod.keyName === undefined) return null;
+  return (
+    <p class="small warn-text">
+      It was rented with API key <bdi class="strong">{pod.keyName}</bdi>, and not by this server.
+    </p>
   );
 }
 
@@ -81,7 +98,7 @@ const HOUR_MS = 3_600_000;
 /** As schedule_pod_removal takes them: a year. */
 const MOST_HOURS = 8760;
 
-function Extend({ pod, name, run, close }: FormProps) {
+function SetRemoval({ pod, name, run, close }: FormProps) {
   const [chosen, setChosen] = useState<number | undefined>(undefined);
   const at = chosen === undefined ? undefined : now.value + chosen * HOUR_MS;
   const earlier = at !== undefined && typeof pod.removalAt === "number" && at < pod.removalAt;
@@ -92,6 +109,7 @@ function Extend({ pod, name, run, close }: FormProps) {
   const canTakeOff = pod.removalAt !== undefined && isOffered("cancel_pod_removal");
   return (
     <Sheet title="When Lium removes it" about={name} close={close}>
+      <Whose pod={pod} />
       <p class="quiet">
         {pod.removalAt === undefined
           ? typeof pod.removalHoursAfterStart === "number"
@@ -118,6 +136,7 @@ function Extend({ pod, name, run, close }: FormProps) {
             )}.${earlier ? " That is earlier than now set." : ""}`}
       </p>
       {chosen !== undefined && <Refusals found={refusals(chosen)} />}
+      <Unasked />
       {canTakeOff && takenOff.length > 0 && (
         <p class="small quiet">
           Taking the time off is refused by the limits of this server: {takenOff.map(({ limit }) => limit).join(", ")}.
@@ -175,11 +194,13 @@ function lifeOf({ name, pricePerHourUsd, ageHours, removalAt, removalHoursAfterS
 function BackUp({ pod, name, lastBackup, run, close }: FormProps & { lastBackup: () => string }) {
   return (
     <Sheet title="Back it up now" about={name} close={close}>
+      <Whose pod={pod} />
       <p>Lium copies the pod's local volume. Last backup: {lastBackup()}.</p>
       <p class="quiet">
-        A pod without a backup schedule gets one, which stays. Stored backups bill by their size until their time is
-        over.
+        A pod without a backup schedule gets one, which stays: every 6 hours, kept 7 days. Stored backups bill by their
+        size until their time is over.
       </p>
+      <Unasked />
       <footer>
         <Button onPress={close}>Cancel</Button>
         <Button
@@ -206,6 +227,7 @@ function Remove({ pod, name, lastBackup, run, close }: FormProps & { lastBackup:
   const [first, setFirst] = useState(canBackUp);
   return (
     <Sheet title="Remove it for good" about={name} close={close}>
+      <Whose pod={pod} />
       <p>
         Its billing ends. Its disk and local volume are lost; attached volumes and finished backups stay. Last backup:{" "}
         {lastBackup()}.
@@ -216,6 +238,7 @@ function Remove({ pod, name, lastBackup, run, close }: FormProps & { lastBackup:
           <span>Back up first, and remove it only if that is done</span>
         </label>
       )}
+      <Unasked />
       <footer>
         <Button onPress={close}>Keep it</Button>
         <Button

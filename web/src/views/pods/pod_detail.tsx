@@ -16,19 +16,20 @@ import {
   told,
   unreadRows,
 } from "../../data/shapes";
-import { ago, clock, fullTime, gb, plural, span, UNKNOWN, UNREADABLE, until, usd } from "../../format";
+import { ago, clock, fullTime, gb, plural, sentence, span, UNKNOWN, UNREADABLE, until, usd } from "../../format";
 import { Badge, Copy, Meter, Read, type Tone, Unread } from "../../ui/parts";
 import { PodActions } from "./pod_actions";
 import {
   areAllBackups,
+  backedUpOf,
   backupsOf,
+  DETAIL_SECONDS,
   type Gpu,
   gpusOf,
   jobsOf,
   jobsSpec,
   lastBackupWords,
   logsSpec,
-  newestBackups,
   type Pod,
   podSpec,
   timeOfJob,
@@ -36,13 +37,13 @@ import {
 } from "./pod_readings";
 
 export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
-  const state = useReading(podSpec(pod.id, 30));
+  const state = useReading(podSpec(pod.id, DETAIL_SECONDS));
   const mine = backupsOf(backups.data).filter((backup) => backup.podId === pod.id);
   return (
     <div class="pod">
       <PodActions
         pod={pod}
-        lastBackup={() => lastBackupWords(newestBackups(mine).get(pod.id), areAllBackups(backups.data), now.value)}
+        lastBackup={() => lastBackupWords(backedUpOf(mine)(pod.id), areAllBackups(backups.data), now.value)}
       />
       <Read state={state} label="the pod" again={() => void refresh("get_pod")}>
         {(data) => {
@@ -61,7 +62,7 @@ export function PodDetail({ pod, backups }: { pod: Pod; backups: State }) {
                 </section>
                 <section>
                   <h3>Pod</h3>
-                  <Facts full={full} />
+                  <Facts full={full} pod={pod} />
                 </section>
                 <div class="stack">
                   <section>
@@ -109,7 +110,7 @@ function Gpus({ gpus }: { gpus: readonly Gpu[] }) {
             <div class="bars">
               <span class="quiet small">Use</span>
               <Meter
-                share={(gpu.usePercent ?? 0) / 100}
+                share={gpu.usePercent === undefined ? undefined : gpu.usePercent / 100}
                 label={`GPU ${gpu.index} ${gpu.usePercent ?? "unknown"} percent busy`}
               />
               <span class="number">{gpu.usePercent === undefined ? UNKNOWN : `${gpu.usePercent.toFixed(0)}%`}</span>
@@ -128,7 +129,7 @@ function Gpus({ gpus }: { gpus: readonly Gpu[] }) {
   );
 }
 
-function Facts({ full }: { full: ReturnType<typeof record> }) {
+function Facts({ full, pod }: { full: ReturnType<typeof record>; pod: Pod }) {
   const template = record(full.template);
   const ssh = text(full.ssh_command);
   const ports = Object.entries(record(full.ports)).slice(0, 20);
@@ -160,6 +161,16 @@ function Facts({ full }: { full: ReturnType<typeof record> }) {
     ["Jupyter", jupyter && <code class="mono foreign">{jupyter}</code>],
     ["Began", createdAt !== undefined && <span title={fullTime(createdAt)}>{ago(createdAt, now.value)}</span>],
     ["Idle for", idleMinutes !== undefined && (idleMinutes === null ? UNREADABLE : span(idleMinutes * 60))],
+    [
+      "Cluster",
+      pod.clusterId && (
+        <span class="foreign">
+          {pod.clusterRank !== undefined && `Rank ${pod.clusterRank} of `}
+          <span class="mono">{pod.clusterId}</span>
+        </span>
+      ),
+    ],
+    ["Rented with key", pod.keyName && <bdi class="warn-text">{pod.keyName}</bdi>],
     ["Pod id", text(full.pod_id) && <Copy value={text(full.pod_id) ?? ""} label="Copy the pod's id" />],
     ["Node", text(full.executor_id) && <code class="mono foreign">{text(full.executor_id)}</code>],
   ];
@@ -320,6 +331,28 @@ function Log({ said }: { said: string }) {
   );
 }
 
+/** What happened, as people say it, where the code is one that Lium's documents name; else its own words. */
+const EVENTS = tableOf<string>({
+  "pod-rent.requested": "Rent requested",
+  "pod-create.success": "Created",
+  "pod-create.warning": "Created, with a warning",
+  "pod-create.failed": "Creation failed",
+  "pod-delete.success": "Removed",
+  "worker-pod-delete.success": "Removed from its node",
+  "pod-reboot.success": "Rebooted",
+  "pod-reboot.failed": "Reboot failed",
+  "pod-edit.success": "Changed",
+  "pod-switch-template.success": "Template switched",
+  "pod-add-ssh-key.success": "SSH key added",
+  "pod-host-reboot-recovery.recovered": "Recovered after its node rebooted",
+  "pod-lifecycle.status": "New state",
+});
+
+function eventWords(code: string | undefined): string | undefined {
+  const words = code?.replaceAll(/[-._]+/g, " ");
+  return EVENTS.get(code ?? "") ?? (words && words.charAt(0).toUpperCase() + words.slice(1));
+}
+
 function Events({ full }: { full: ReturnType<typeof record> }) {
   const events = records(full.last_events);
   const unread = unreadRows(full.last_events);
@@ -334,8 +367,10 @@ function Events({ full }: { full: ReturnType<typeof record> }) {
             <span class="quiet number" title={fullTime(moment(event.at))}>
               {clock(told(event.at, moment), now.value)}
             </span>
-            <span class="foreign">{text(event.event) ?? UNKNOWN}</span>
-            {text(event.status) !== undefined && <span class="quiet foreign">{text(event.status)}</span>}
+            <span class="foreign" title={text(event.event)}>
+              {eventWords(text(event.event)) ?? UNKNOWN}
+            </span>
+            {text(event.status) !== undefined && <span class="quiet foreign">{sentence(text(event.status))}</span>}
             <span class="foreign bad-text">{text(event.failure) ?? text(event.error) ?? ""}</span>
             <span class="quiet foreign">{text(event.detail) ?? text(event.reason) ?? ""}</span>
           </li>

@@ -21,7 +21,10 @@ export const PODS: Spec = { tool: "list_pods", args: { limit: 100 }, everySecond
 export const BACKUPS: Spec = { tool: "list_backups", args: { limit: 100 } };
 export const BALANCE: Spec = { tool: "get_balance", everySeconds: 60 };
 
-/** One pod with its GPUs; rarely for the list, often for the one that is open. */
+/** How often one pod is read with its GPUs: rarely for the list, often for the one that is open. */
+export const WATCHED_SECONDS = 120;
+export const DETAIL_SECONDS = 30;
+
 export function podSpec(pod: string, everySeconds: number): Spec {
   return { tool: "get_pod", args: { pod, wait_seconds: 0 }, everySeconds };
 }
@@ -40,6 +43,14 @@ export interface Pod {
   /** What tells it from the others of its list. */
   readonly key: string;
   readonly name: string | undefined;
+  /** What tells it from others of its name: its rank in a cluster, or how its id begins. */
+  readonly mark: string | undefined;
+  /** Its name with that. */
+  readonly title: string;
+  readonly clusterId: string | undefined;
+  readonly clusterRank: number | undefined;
+  /** The API key that rented it, where that was not this server: it may be somebody else's. */
+  readonly keyName: string | undefined;
   readonly status: string | undefined;
   readonly phase: Phase;
   readonly gpuType: string | undefined;
@@ -61,10 +72,18 @@ export interface Pod {
 
 function podOf(given: Json, keyOf: (id: string | undefined) => string): Pod {
   const status = text(given.status);
+  const clusterRank = number(given.cluster_rank);
+  const [name, key] = [text(given.name), keyOf(text(given.pod_id))];
+  const mark = clusterRank === undefined ? undefined : `rank ${clusterRank}`;
   return {
     id: text(given.pod_id) ?? "",
-    key: keyOf(text(given.pod_id)),
-    name: text(given.name),
+    key,
+    name,
+    mark,
+    title: titled(name ?? key, mark),
+    clusterId: text(given.cluster_id),
+    clusterRank,
+    keyName: text(given.rented_with_key),
     status,
     phase: phaseOf(status),
     gpuType: text(given.gpu_type),
@@ -73,7 +92,7 @@ function podOf(given: Json, keyOf: (id: string | undefined) => string): Pod {
     billing: flag(given.billing),
     costUsd: number(given.cost_estimate_usd) ?? number(given.cost_so_far_usd),
     ageHours: number(given.age_hours),
-    removalAt: told(given.removal_at, moment),
+    removalAt: given.removal_unreadable === true ? null : told(given.removal_at, moment),
     removalHoursAfterStart: told(given.removal_hours_after_boot, number),
     idleMinutes: told(given.idle_minutes, number),
     finalBackup: flag(given.final_backup),
@@ -86,7 +105,18 @@ function podOf(given: Json, keyOf: (id: string | undefined) => string): Pod {
 
 export function podsOf(data: Json | undefined): readonly Pod[] {
   const keyOf = keyMaker();
-  return records(data?.pods).map((given) => podOf(given, keyOf));
+  const pods = records(data?.pods).map((given) => podOf(given, keyOf));
+  const taken = new Map<string, number>();
+  for (const { title } of pods) taken.set(title, (taken.get(title) ?? 0) + 1);
+  return pods.map((pod) => {
+    if (taken.get(pod.title) === 1 || pod.id === "") return pod;
+    const mark = titled(pod.mark ?? "", pod.id.slice(0, 8));
+    return { ...pod, mark, title: titled(pod.name ?? pod.key, mark) };
+  });
+}
+
+function titled(name: string, mark: string | undefined): string {
+  return [name, mark].filter(Boolean).join(", ");
 }
 
 /** Whether something is to remove it at a time, or after one, that cannot be read. */
@@ -191,14 +221,23 @@ export function backupsOf(data: Json | undefined): readonly Backup[] {
   });
 }
 
-/** The backup of each pod that is under way, if one is; the one that began last. */
-export function runningBackups(backups: readonly Backup[]): ReadonlyMap<string, Backup> {
-  return newestOf(backups.filter(({ running }) => running));
+/** How a pod is backed up: the newest backup that is complete, the one under way, and one that failed since. */
+export interface BackedUp {
+  readonly done: Backup | undefined;
+  readonly running: Backup | undefined;
+  readonly failed: Backup | undefined;
 }
 
-/** The newest completed backup of each pod. */
-export function newestBackups(backups: readonly Backup[]): ReadonlyMap<string, Backup> {
-  return newestOf(backups.filter(({ done }) => done));
+/** The same of each pod. */
+export function backedUpOf(backups: readonly Backup[]): (pod: string) => BackedUp {
+  const done = newestOf(backups.filter((backup) => backup.done));
+  const running = newestOf(backups.filter((backup) => backup.running));
+  const failed = newestOf(backups.filter(({ status }) => status !== undefined && /FAIL|ERROR/.test(status)));
+  return (pod) => {
+    const [last, tried] = [done.get(pod), failed.get(pod)];
+    const isSince = tried !== undefined && (last === undefined || (tried.at ?? Infinity) > (last.at ?? 0));
+    return { done: last, running: running.get(pod), failed: isSince ? tried : undefined };
+  };
 }
 
 function newestOf(backups: readonly Backup[]): ReadonlyMap<string, Backup> {
@@ -291,8 +330,10 @@ export function areAllBackups(data: Json | undefined): boolean {
   );
 }
 
-/** When a pod was last backed up, in words. */
-export function lastBackupWords(newest: Backup | undefined, all: boolean, now: number): string {
-  if (newest !== undefined) return ago(newest.at, now);
-  return all ? "none" : "not known";
+/** When a pod was last backed up, in words, and what has come since. */
+export function lastBackupWords({ done, running, failed }: BackedUp, all: boolean, now: number): string {
+  const last = done !== undefined ? ago(done.at, now) : all ? "none" : "not known";
+  const since =
+    failed === undefined ? "" : `; ${done === undefined ? "one" : "a later one"} failed ${ago(failed.at, now)}`;
+  return `${last}${since}${running === undefined ? "" : "; one is under way"}`;
 }

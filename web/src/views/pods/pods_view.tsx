@@ -3,69 +3,35 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { forPeople } from "../../data/people";
 import { now, refresh, type State, useReading } from "../../data/readings";
 import { isNoList, type Json, number, record, records, text, unreadRows } from "../../data/shapes";
-import {
-  ago,
-  clock,
-  count,
-  fullTime,
-  hours,
-  percent,
-  plural,
-  price,
-  sentence,
-  span,
-  UNKNOWN,
-  UNREADABLE,
-  usd,
-} from "../../format";
+import { count, hours, plural, sentence, span, UNKNOWN, usd } from "../../format";
 import { openPod, show } from "../../navigation";
-import {
-  Badge,
-  Button,
-  Empty,
-  Figure,
-  Figures,
-  lacksKey,
-  Meter,
-  NoKey,
-  Panel,
-  Read,
-  type Tone,
-  Unread,
-} from "../../ui/parts";
-import { type Column, Table } from "../../ui/table";
+import { Button, Empty, Figure, Figures, lacksKey, Missing, NoKey, Panel, Read, Unread } from "../../ui/parts";
+import { Table } from "../../ui/table";
 import { Burning } from "../burning";
 import { forecast, lastsInWords } from "../money/forecast";
 import { Orders } from "./orders";
-import { PodActions } from "./pod_actions";
+import { columnsOf } from "./pod_columns";
 import { PodDetail } from "./pod_detail";
 import {
   areAllBackups,
   BACKUPS,
   BALANCE,
-  type Backup,
+  backedUpOf,
   backupsOf,
-  gpusOf,
   isEndless,
   isUncosted,
   isUndated,
-  lastBackupWords,
-  meanUse,
-  newestBackups,
   ordersOf,
-  type Phase,
   PODS,
   type Pod,
   podSpec,
   podsOf,
-  runningBackups,
   untoldPods,
+  WATCHED_SECONDS,
 } from "./pod_readings";
 
 /** Of so many pods the list reads what their GPUs do; of the others their details tell. */
 const MOST_WATCHED = 6;
-const WATCHED_SECONDS = 120;
-const SOON_SECONDS = 3600;
 /** How often backups are read, and how often while one is under way. */
 const BACKUPS_SECONDS = 120;
 const HURRY_SECONDS = 20;
@@ -78,6 +44,7 @@ export function PodsView() {
   return (
     <div class="view">
       <Summary listed={list} balanced={balance} />
+      <Missing state={balance} what="The balance" />
       {alone !== undefined && <Alone id={alone} />}
       <Read state={list} label="pods" panel rows={5} again={() => void refresh("list_pods")}>
         {(data) => <Pods data={data} />}
@@ -108,11 +75,12 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
   const endless = pods.filter((pod) => pod.phase === "running" && isEndless(pod)).length;
   const undated = pods.filter(isUndated).length;
   const next = pods
-    .filter((pod) => typeof pod.removalAt === "number")
+    .filter((pod) => typeof pod.removalAt === "number" && pod.phase !== "ending")
     .reduce<Pod | undefined>(
       (first, pod) => ((first?.removalAt ?? Infinity) <= (pod.removalAt ?? 0) ? first : pod),
       undefined,
     );
+  const nextIn = typeof next?.removalAt === "number" ? (next.removalAt - now.value) / 1000 : undefined;
   const untold = untoldPods(list);
   const uncosted = untold + pods.filter(isUncosted).length;
   const left = number(balance?.balance_usd);
@@ -150,12 +118,12 @@ function Summary({ listed, balanced }: { listed: State; balanced: State }) {
       <Figure
         label="Next removal"
         of={[listed]}
-        value={typeof next?.removalAt === "number" ? span((next.removalAt - now.value) / 1000) : UNKNOWN}
+        value={nextIn !== undefined && nextIn <= 0 ? "Due now" : span(nextIn)}
         note={
           undated > 0 ? (
             `${next === undefined ? "" : "or sooner: "}${plural(undated, "time")} cannot be read`
           ) : next !== undefined ? (
-            <bdi class="clip">{next.name ?? next.id}</bdi>
+            <bdi class="clip">{next.title}</bdi>
           ) : untold > 0 ? (
             "not all were read"
           ) : endless > 0 ? (
@@ -185,9 +153,9 @@ function Pods({ data }: { data: Json }) {
   const backups = useReading(
     pods.length === 0 ? undefined : { ...BACKUPS, everySeconds: hurry ? HURRY_SECONDS : BACKUPS_SECONDS },
   );
-  const newest = useMemo(() => newestBackups(backupsOf(backups.data)), [backups.data]);
-  const running = useMemo(() => runningBackups(backupsOf(backups.data)), [backups.data]);
-  useEffect(() => setHurry(running.size > 0), [running]);
+  const backedUp = useMemo(() => backedUpOf(backupsOf(backups.data)), [backups.data]);
+  const isUnderWay = useMemo(() => backupsOf(backups.data).some(({ running }) => running), [backups.data]);
+  useEffect(() => setHurry(isUnderWay), [isUnderWay]);
   // A pod that is in no backup of a part of the list may have one all the same.
   const allBackups = areAllBackups(backups.data);
   const [search, setSearch] = useState("");
@@ -197,7 +165,7 @@ function Pods({ data }: { data: Json }) {
       wanted === ""
         ? pods
         : pods.filter((pod) =>
-            [pod.name, pod.gpuType, pod.template, pod.status, pod.id].some((word) =>
+            [pod.name, pod.gpuType, pod.template, pod.status, pod.id, pod.clusterId, pod.keyName].some((word) =>
               word?.toLowerCase().includes(wanted),
             ),
           ),
@@ -213,10 +181,7 @@ function Pods({ data }: { data: Json }) {
       ),
     [pods],
   );
-  const columns = useMemo(
-    () => columnsOf(newest, running, allBackups, watched),
-    [newest, running, allBackups, watched],
-  );
+  const columns = useMemo(() => columnsOf(backedUp, allBackups, watched), [backedUp, allBackups, watched]);
   const unsettled = records(data.unsettled);
   const unread = unreadRows(data.pods);
   return (
@@ -232,6 +197,7 @@ function Pods({ data }: { data: Json }) {
           <span class="foreign">{forPeople(text(rent.next) ?? "")}</span>
         </div>
       ))}
+      <Missing state={backups} what="Backups" />
       <Panel
         title="Pods"
         flush
@@ -268,7 +234,7 @@ function Pods({ data }: { data: Json }) {
             rows={shown}
             columns={columns}
             keyOf={(pod) => pod.key}
-            nameOf={(pod) => pod.name ?? pod.key}
+            nameOf={(pod) => pod.title}
             open={openPod.value}
             onOpen={(id) => {
               openPod.value = id;
@@ -285,175 +251,5 @@ function Pods({ data }: { data: Json }) {
       {isNoList(data.orders) && <p class="banner warn">The standing orders could not be read.</p>}
       {orders.length + unreadRows(data.orders) > 0 && <Orders orders={orders} unread={unreadRows(data.orders)} />}
     </>
-  );
-}
-
-function columnsOf(
-  newest: ReadonlyMap<string, Backup>,
-  running: ReadonlyMap<string, Backup>,
-  backupsKnown: boolean,
-  watched: ReadonlySet<string>,
-): readonly Column<Pod>[] {
-  return [
-    {
-      id: "pod",
-      title: "Pod",
-      card: "heading",
-      by: (pod) => pod.name,
-      cell: (pod) => (
-        <div class="two">
-          <bdi class="clip strong" title={pod.name}>
-            {pod.name ?? pod.key}
-          </bdi>
-          <bdi class="clip quiet small" title={pod.template}>
-            {pod.template ?? "\u00a0"}
-          </bdi>
-        </div>
-      ),
-    },
-    { id: "state", title: "State", card: "bare", by: (pod) => pod.status, cell: (pod) => <StateBadge pod={pod} /> },
-    {
-      id: "gpu",
-      title: "GPU",
-      by: (pod) => pod.gpuType,
-      cell: (pod) => (
-        <span class="foreign short">
-          {pod.gpuCount !== undefined && <span class="quiet">{count(pod.gpuCount)}× </span>}
-          {pod.gpuType ?? UNKNOWN}
-        </span>
-      ),
-    },
-    { id: "use", title: "GPU use", from: "wide", cell: (pod) => <GpuUse pod={pod} watched={watched.has(pod.id)} /> },
-    {
-      id: "price",
-      title: "Per hour",
-      end: true,
-      by: (pod) => pod.pricePerHourUsd,
-      cell: (pod) => price(pod.pricePerHourUsd),
-    },
-    {
-      id: "cost",
-      from: "wide",
-      title: "So far",
-      end: true,
-      help: "What the pod has cost, estimated from its age and price",
-      by: (pod) => pod.costUsd,
-      cell: (pod) => usd(pod.costUsd),
-    },
-    { id: "removal", title: "Removed", by: (pod) => pod.removalAt ?? undefined, cell: (pod) => <Removal pod={pod} /> },
-    {
-      id: "backup",
-      from: "wide",
-      title: "Last backup",
-      by: (pod) => newest.get(pod.id)?.at ?? undefined,
-      cell: (pod) => <LastBackup backup={newest.get(pod.id)} running={running.get(pod.id)} known={backupsKnown} />,
-    },
-    {
-      id: "actions",
-      title: "Actions",
-      silent: true,
-      from: "wide",
-      end: true,
-      cell: (pod) =>
-        openPod.value === pod.key ? null : (
-          <PodActions
-            pod={pod}
-            lastBackup={() => lastBackupWords(newest.get(pod.id), backupsKnown, now.value)}
-            compact
-          />
-        ),
-    },
-  ];
-}
-
-const STATE: Readonly<Record<Phase, readonly [Tone, string | undefined]>> = {
-  running: ["good", "Running"],
-  starting: ["accent", undefined],
-  ending: ["plain", undefined],
-  failed: ["bad", undefined],
-  other: ["plain", undefined],
-};
-
-export function StateBadge({ pod }: { pod: Pod }) {
-  const [tone, word] = STATE[pod.phase];
-  return (
-    <span class="state" title={pod.problem ?? pod.maintenance}>
-      <Badge tone={tone}>
-        <span class="dot" />
-        <bdi>{word ?? sentence(pod.status) ?? "Unknown"}</bdi>
-      </Badge>
-      {pod.billing === false && <span class="quiet small"> not billed</span>}
-    </span>
-  );
-}
-
-function Removal({ pod }: { pod: Pod }) {
-  const idle =
-    pod.idleMinutes === undefined
-      ? undefined
-      : pod.idleMinutes === null
-        ? "idle for some time"
-        : `idle ${pod.idleMinutes} min`;
-  if (isUndated(pod))
-    return (
-      <div class="two">
-        <span class="warn-text">Time {UNREADABLE}</span>
-        <span class="quiet small">{idle === undefined ? "it may have one" : `or once ${idle}`}</span>
-      </div>
-    );
-  if (typeof pod.removalAt !== "number" && typeof pod.removalHoursAfterStart === "number")
-    return (
-      <div class="two">
-        <span>{span(pod.removalHoursAfterStart * 3600)}</span>
-        <span class="quiet small">after it has started</span>
-      </div>
-    );
-  if (typeof pod.removalAt !== "number")
-    return (
-      <div class="two">
-        <span class={idle === undefined && pod.phase === "running" ? "warn-text" : ""}>
-          {idle === undefined ? "No time set" : `Once ${idle}`}
-        </span>
-        <span class="quiet small">{idle === undefined ? "bills until removed" : "\u00a0"}</span>
-      </div>
-    );
-  const left = (pod.removalAt - now.value) / 1000;
-  return (
-    <div class="two" title={fullTime(pod.removalAt)}>
-      <span class={`number${left < SOON_SECONDS ? " warn-text" : ""}`}>
-        {left <= 0 ? "Due now" : `in ${span(left)}`}
-      </span>
-      <span class="quiet small">
-        {clock(pod.removalAt, now.value)}
-        {idle !== undefined && ` or ${idle}`}
-      </span>
-    </div>
-  );
-}
-
-function LastBackup(props: { backup: Backup | undefined; running: Backup | undefined; known: boolean }) {
-  const { backup, running, known } = props;
-  if (running !== undefined)
-    return (
-      <span class="use">
-        <Meter share={(running.progressPercent ?? 0) / 100} label="A backup is under way" />
-        <span>{percent(running.progressPercent)}</span>
-      </span>
-    );
-  if (backup === undefined) return <span class="quiet">{known ? "None" : UNKNOWN}</span>;
-  return <span title={fullTime(backup.at)}>{ago(backup.at, now.value)}</span>;
-}
-
-function GpuUse({ pod, watched }: { pod: Pod; watched: boolean }) {
-  const state = useReading(watched ? podSpec(pod.id, WATCHED_SECONDS) : undefined);
-  const use = meanUse(gpusOf(record(state.data?.pod)));
-  return (
-    <span class="use">
-      <Meter
-        share={(use ?? 0) / 100}
-        label={use === undefined ? "It is not known how busy the GPUs are" : `GPUs ${use.toFixed(0)} percent busy`}
-      />
-      <span>{percent(use)}</span>
-    </span>
   );
 }
