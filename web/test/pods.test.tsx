@@ -357,7 +357,8 @@ test("pods of one name are told apart, in their rows, buttons and sheets", async
 
 test("a pod that another key rented is marked in its row, details and sheets", async () => {
   const pod = { ...POD, rented_with_key: "bob-laptop" };
-  await page(fakeHost({ list_pods: { ...LIST, pods: [pod] }, get_pod: { outcome: "done", pod } }));
+  const ours = { ...POD, pod_id: "id-2", name: "ours" };
+  await page(fakeHost({ list_pods: { ...LIST, pods: [pod, ours] }, get_pod: { outcome: "done", pod } }));
   expect(shown()).toContain("key bob-laptop");
   for (const sheet of ["Remove", "Back up", "Change removal of"]) {
     button(`${sheet} train-a`).click();
@@ -368,7 +369,7 @@ test("a pod that another key rented is marked in its row, details and sheets", a
   }
   button("Details of train-a").click();
   await settle();
-  expect(shown()).toContain("Rented with keybob-laptop");
+  expect(shown()).toContain("API keybob-laptop");
 });
 
 test.each([
@@ -412,7 +413,7 @@ test("a row says one thing of whether it bills", async () => {
   ];
   await page(fakeHost({ list_pods: { ...LIST, pods, total: 3, unknown_billing_pods: 2, unpriced_pods: 1 } }));
   const cells = [...document.querySelectorAll(".col-removal")].slice(1).map((cell) => cell.textContent);
-  expect(cells).toEqual(["No time setnot billed", "Under way", "No time setmay bill until removed"]);
+  expect(cells).toEqual(["No time setstays until removed", "Under way", "No time setmay bill until removed"]);
   expect(shown()).not.toContain("bills until removed");
   expect(shown()).toContain("at least: 1 pod unpriced, 2 pods may bill");
 });

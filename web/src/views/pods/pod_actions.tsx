@@ -80,7 +80,7 @@ function titled60({ name, key, mark }: Pod): string {
 function Whose({ pod }: { pod: Pod }) {
   if (pod.keyName === undefined) return null;
   return (
-    <p class="small warn-text">
+    <p class={`small ${pod.isKeyUnlike ? "warn-text" : "quiet"}`}>
       It was rented with API key <bdi class="strong">{pod.keyName}</bdi>, and not by this server.
     </p>
   );

@@ -39,7 +39,7 @@ export function columnsOf(
           </bdi>
           <span class="clip quiet small" title={[pod.clusterId, pod.template].filter(Boolean).join(", ")}>
             {pod.mark !== undefined && <bdi class="mark">{pod.mark}</bdi>}
-            {pod.keyName !== undefined && (
+            {pod.isKeyUnlike && pod.keyName !== undefined && (
               <bdi class="mark warn-text" title="The API key that rented it, and not this server">
                 key {pod.keyName}
               </bdi>
@@ -123,11 +123,10 @@ export function StateBadge({ pod }: { pod: Pod }) {
 }
 
 /** What becomes of a pod that has no removal time; what is not billed is not said to bill. */
-const UNTIL_REMOVED = new Map<boolean | undefined, string>([
-  [true, "bills until removed"],
-  [false, "not billed"],
-  [undefined, "may bill until removed"],
-]);
+function untilRemoved({ billing, phase }: Pod): string {
+  if (billing === false) return phase === "starting" ? "will bill until removed" : "stays until removed";
+  return billing === undefined ? "may bill until removed" : "bills until removed";
+}
 
 function Removal({ pod }: { pod: Pod }) {
   if (pod.phase === "ending") return <span class="quiet">Under way</span>;
@@ -157,7 +156,7 @@ function Removal({ pod }: { pod: Pod }) {
         <span class={idle === undefined && pod.billing !== false ? "warn-text" : ""}>
           {idle === undefined ? "No time set" : `Once ${idle}`}
         </span>
-        <span class="quiet small">{idle === undefined ? UNTIL_REMOVED.get(pod.billing) : "\u00a0"}</span>
+        <span class="quiet small">{idle === undefined ? untilRemoved(pod) : "\u00a0"}</span>
       </div>
     );
   const left = (pod.removalAt - now.value) / 1000;

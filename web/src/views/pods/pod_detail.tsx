@@ -170,7 +170,7 @@ function Facts({ full, pod }: { full: ReturnType<typeof record>; pod: Pod }) {
         </span>
       ),
     ],
-    ["Rented with key", pod.keyName && <bdi class="warn-text">{pod.keyName}</bdi>],
+    ["API key", pod.keyName && <bdi class={pod.isKeyUnlike ? "warn-text" : undefined}>{pod.keyName}</bdi>],
     ["Pod id", text(full.pod_id) && <Copy value={text(full.pod_id) ?? ""} label="Copy the pod's id" />],
     ["Node", text(full.executor_id) && <code class="mono foreign">{text(full.executor_id)}</code>],
   ];

@@ -51,6 +51,8 @@ export interface Pod {
   readonly clusterRank: number | undefined;
   /** The API key that rented it, where that was not this server: it may be somebody else's. */
   readonly keyName: string | undefined;
+  /** Whether others of its list were rented otherwise, so that this tells it from them. */
+  readonly isKeyUnlike: boolean;
   readonly status: string | undefined;
   readonly phase: Phase;
   readonly gpuType: string | undefined;
@@ -84,6 +86,7 @@ function podOf(given: Json, keyOf: (id: string | undefined) => string): Pod {
     clusterId: text(given.cluster_id),
     clusterRank,
     keyName: text(given.rented_with_key),
+    isKeyUnlike: false,
     status,
     phase: phaseOf(status),
     gpuType: text(given.gpu_type),
@@ -108,10 +111,11 @@ export function podsOf(data: Json | undefined): readonly Pod[] {
   const pods = records(data?.pods).map((given) => podOf(given, keyOf));
   const taken = new Map<string, number>();
   for (const { title } of pods) taken.set(title, (taken.get(title) ?? 0) + 1);
+  const isKeyUnlike = new Set(pods.map(({ keyName }) => keyName)).size > 1;
   return pods.map((pod) => {
-    if (taken.get(pod.title) === 1 || pod.id === "") return pod;
+    if (taken.get(pod.title) === 1 || pod.id === "") return { ...pod, isKeyUnlike };
     const mark = titled(pod.mark ?? "", pod.id.slice(0, 8));
-    return { ...pod, mark, title: titled(pod.name ?? pod.key, mark) };
+    return { ...pod, isKeyUnlike, mark, title: titled(pod.name ?? pod.key, mark) };
   });
 }
 
