@@ -27,7 +27,7 @@ from tests.faults.virtual_time import LoopClock, run_virtually
 from tests.harness import PUBLIC_KEY, Agent, Answer, Mode, Person, agent_on, text_of
 from tests.http_server import serving as serving_http
 from tests.processes import serving as serving_stdio
-from tests.wires import Row, Wire, ask, editing, eventually, living, make_template, rent, rents, truth
+from tests.wires import Row, Wire, ask, editing, eventually, living, make_template, rent, rent_scheduled, rents, truth
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 UNASKED: dict[str, str] = {
@@ -188,7 +188,8 @@ every_tool = pytest.mark.parametrize("tool", CASES)
 
 
 def test_every_tool_that_asks_is_here() -> None:
-    elsewhere = {"start_job", "restore_backup", "set_backup_schedule"}  # they ask only about what would be lost
+    # They ask only about what would be lost, or stay.
+    elsewhere = {"start_job", "restore_backup", "set_backup_schedule", "create_backup"}
     assert {item.name for item in read_listing() if find_spec(item.name).asks is not None} == {*CASES, *elsewhere}
 
 
@@ -403,11 +404,10 @@ FINAL: Row = {"pod": "train", "final_backup": True}
 
 @both_eras
 async def test_a_part_of_the_volume_is_no_last_backup_and_no_question(sandbox: Sandbox, mode: Mode) -> None:
-    await rent(sandbox, "train")
+    await rent_scheduled(sandbox, "train", backup_path="/root/logs")
     person = Person("yes")
     job = {"pod": "train", "command": "true", "name": "fit", "then": "backup_and_remove"}
     async with agent_on(sandbox, mode=mode, person=person) as agent:
-        await agent.call("set_backup_schedule", pod="train", path="/root/logs")
         for tool, arguments in (("remove_pod", FINAL), ("start_job", job)):
             failure = await agent.refused(tool, **arguments)
             assert failure.code == "backup_partial"
@@ -424,10 +424,9 @@ async def test_a_part_of_the_volume_is_no_last_backup_and_no_question(sandbox: S
 
 @both_eras
 async def test_a_question_says_which_part_the_backups_hold(sandbox: Sandbox, mode: Mode) -> None:
-    await rent(sandbox, "train")
+    await rent_scheduled(sandbox, "train", backup_path="/root/logs")
     person = Person("no")
     async with agent_on(sandbox, mode=mode, person=person) as agent:
-        await agent.call("set_backup_schedule", pod="train", path="/root/logs")
         await agent.call("create_backup", pod="train", wait_seconds=600)
         await agent.refused("remove_pod", pod="train")
     assert person.questions[0].endswith('Its backups hold only "/root/logs".')
@@ -515,7 +514,7 @@ async def test_a_backup_that_runs_is_named_before_it_is_lost(sandbox: Sandbox, m
 
 
 async def test_a_backup_that_begins_after_the_answer_is_not_lost(sandbox: Sandbox) -> None:
-    await rent(sandbox, "train")
+    await rent_scheduled(sandbox, "train")
     person, wire, looks = Person("yes"), Wire(sandbox), [0]
 
     def first_none(body: Any) -> Any:

@@ -17,7 +17,18 @@ from lium_mcp.failures import Failure
 from lium_mcp.sandbox import Sandbox
 from lium_mcp.services.backing_up import check_path
 from tests.harness import Agent, Mode, Person, agent_on
-from tests.wires import Forward, Wire, after_work, answering, ask, editing, losing_the_answer, rent, truth
+from tests.wires import (
+    Forward,
+    Wire,
+    after_work,
+    answering,
+    ask,
+    editing,
+    losing_the_answer,
+    rent,
+    rent_scheduled,
+    truth,
+)
 
 both_eras = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
@@ -36,14 +47,6 @@ async def backed_up(agent: Agent, pod: str = "worker") -> str:
     answer = await agent.call("create_backup", pod=pod, wait_seconds=300)
     assert answer["outcome"] == "done"
     return str(answer["backup"]["backup_id"])
-
-
-async def rent_scheduled(sandbox: Sandbox, name: str, **said: Any) -> str:
-    """A pod that somebody rents and gives a backup schedule, past our server, so that nobody is asked; its id."""
-    pod_id = await rent(sandbox, name)
-    usual = {"pod_id": pod_id, "backup_frequency_hours": 6, "retention_days": 7, "backup_path": "/root"}
-    await ask(sandbox, "POST", "/backup-configs", usual | said)
-    return pod_id
 
 
 # --- schedules -------------------------------------------------------------------------------------------------------
