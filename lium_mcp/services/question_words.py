@@ -74,6 +74,10 @@ async def read_last_backup(account: Account, pod: Pod) -> tuple[str, frozenset[s
     if made:
         made_at, last = max(made, key=lambda one: one[0])
         said = f"Its last backup is of {made_at:%Y-%m-%d %H:%M} UTC." + (f" {PARTIAL}" if last.is_partial else "")
+    last_at = max((at for at, _ in made), default=None)
+    failed = [backup.created_at for backup in backups if backup.state == "FAILED" and backup.created_at]
+    if failed and (last_at is None or max(failed) > last_at):
+        said += f" {'A later one' if made else 'One'}, of {max(failed):%Y-%m-%d %H:%M} UTC, failed."
     running = frozenset(backup.id for backup in backups if not backup.is_final)
     if running:
         other = said if made else "There is no other."

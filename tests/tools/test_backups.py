@@ -517,6 +517,22 @@ async def test_a_partial_backup_is_said_wherever_one_relies_on_it(sandbox: Sandb
             assert said in person.questions[-1]
 
 
+async def test_a_question_does_not_hide_a_backup_that_failed_since_the_last(sandbox: Sandbox) -> None:
+    await rent_scheduled(sandbox, "worker")
+    person = Person("no")
+    async with agent_on(sandbox, person=person) as agent:
+        await backed_up(agent)
+        await agent.refused("remove_pod", pod="worker")
+        sandbox.clock.advance(minutes=10)
+        sandbox.add_fault("backup_fails")
+        assert (await agent.call("create_backup", pod="worker", wait_seconds=300))["outcome"] == "failed"
+        await agent.refused("remove_pod", pod="worker")
+    before, after = person.questions
+    assert before.endswith(" UTC.")
+    assert "Its last backup is of " in before
+    assert re.search(r"Its last backup is of [0-9: -]+ UTC\. A later one, of [0-9: -]+ UTC, failed\.", after)
+
+
 async def test_a_cancelled_backup_is_over_and_cannot_be_restored_or_deleted(agent: Agent, sandbox: Sandbox) -> None:
     await rent(sandbox, "worker")
     begun = await agent.call("create_backup", pod="worker", wait_seconds=0)
