@@ -73,7 +73,10 @@ def write_no_more(stream: TextIO | None = None) -> None:
 
 
 def say_wrong(error: Exception | str) -> None:
-    """Say on standard error why a command cannot be done."""
+    """Say on standard error why a command cannot be done, after what was logged before it."""
+    logging = sys.modules.get("logging")  # not imported for this: where nobody has, nothing was logged
+    for handler in logging.getLogger().handlers if logging else ():
+        handler.flush()
     say_usage("lium-mcp", [str(error)])
 
 

@@ -129,7 +129,8 @@ def test_however_many_orders_wait_the_market_is_read_for_all_of_them_together(tm
             await anyio.sleep(HOUR_SECONDS / 3)
             reads = len(lium.sent("GET", "/executors"))
             assert HOUR_SECONDS / 3 / 75 <= reads <= HOUR_SECONDS / 3 / 20
-            assert len(lium.requests) == reads
+            # What Lium can do is asked again now and then.
+            assert len(lium.requests) - reads == len(lium.sent("GET", "/version")) <= HOUR_SECONDS / 3 / 600
             seen = (await client.call_tool("list_pods", {})).structured_content or {}
             assert all(row["status"] == "waiting" for row in seen["orders"])
             looked = [datetime.fromisoformat(row["looked_at"]) for row in seen["orders"]]
