@@ -109,10 +109,11 @@ def serving_within(
     sessions: dict[str, float] | None = None,
     descriptors: int | None = None,
     haste: float = 1,
+    logins: int | None = None,
     port: int = 0,
 ) -> Iterator[Served]:
-    """Run it within other bounds than its own, which a test can reach."""
-    bounds = json.dumps([connections or {}, sessions or {}, descriptors, haste])
+    """Run it within other bounds than its own, which a test can reach, or as many tests as use it cannot."""
+    bounds = json.dumps([connections or {}, sessions or {}, descriptors, haste, logins])
     with _serving(home, ["tests.within", bounds], ("--port", str(port)), settings) as served:
         yield served
 

@@ -21,7 +21,7 @@ from lium_mcp.page import ADDRESS
 from lium_mcp.sandbox import API_KEY
 from lium_mcp.serving.prepared import CURRENT
 from tests.compat.simulated import Simulated, simulating
-from tests.http_server import WAYS, Served, Way, calling, initialize, serving
+from tests.http_server import WAYS, Served, Way, calling, initialize, serving, serving_within
 from tests.oauth_client import KEY, REDIRECT, Browser, HandClient, Kept, agree, at_lium, logging_in
 from tests.ports import free_port
 from tests.postgres import Postgres
@@ -48,7 +48,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hosted(lium: Simulated, home: Path) -> Iterator[Served]:
     port = free_port()
-    with serving(home, "--port", str(port), **at_lium(lium, home, port)) as served:
+    # All these tests come from one address, on a quick machine within a minute.
+    with serving_within(home, at_lium(lium, home, port), logins=10_000, port=port) as served:
         yield served
 
 
