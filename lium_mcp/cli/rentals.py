@@ -27,6 +27,7 @@ _MOST_ROWS = 200
 _DIGEST_SHOWN = 8
 # Nobody knows from a ledger whether a server runs.
 _NEXT = "A server on this ledger goes on with it: one that runs, or else the next that is started."
+_SOONER = " It is sooner where its agent looks at the pods."
 _NO_KEY_KNOWN = (
     "A server goes on with it only where it has a key of this account, and none is known here: what callers send with "
     "their requests is not kept. So the next call with that key does (list_pods will do); until then look at lium.io "
@@ -186,13 +187,9 @@ def _advice(entry: Entry, *, is_kept: bool) -> str:
         return entry.note
     if entry.is_unsettled and datetime.now(UTC) - entry.created_at >= REPLAY_WINDOW:
         return "Look at lium.io for a pod or a charge of this name, then: lium-mcp rentals close ID"
-    if entry.is_unsettled:
-        return (
-            f"To be settled. {_NEXT} It is sooner where its agent looks at the pods."
-            if is_kept
-            else (f"To be settled. {_NO_KEY_KNOWN}")
-        )
     following = _NEXT if is_kept else _NO_KEY_KNOWN
+    if entry.is_unsettled:
+        return f"To be settled. {following}{_SOONER if is_kept else ''}"
     return f"Not done with yet. {following}" if has_something_left(entry) else ""
 
 
