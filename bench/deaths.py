@@ -137,7 +137,7 @@ def tell(load: Load, killed_at: list[float], lium: SimulatedElsewhere, pods: lis
 
 def main() -> None:
     if find(NGINX.program) is None:
-        print(f"not measured: what is lost when a replica dies, which needs nginx: apt-get install {NGINX.package}")
+        print("not measured: what is lost when a replica dies, which needs nginx: apt-get install nginx-light")
         return
     try:
         with (

@@ -1,4 +1,8 @@
-"""Proxies in front of replicas, each of this system's packages and with the configuration that the documents give."""
+"""Proxies in front of replicas, each with the configuration that the documents give.
+
+nginx and HAProxy are of this system's packages. Its Caddy is older than what the documents ask for: that one comes with
+other people's clients.
+"""
 
 import re
 import socket
@@ -12,6 +16,7 @@ from typing import Final
 
 import pytest
 
+from tests.compat.installs import installed
 from tests.http_server import Served
 from tests.ports import free_port
 from tests.sshd import find
@@ -26,18 +31,16 @@ class Proxy:
     """A program that calls of one address go through.
 
     Attributes:
-        package: What Debian calls it.
+        find: Returns its path; a test fails where it is not there.
         replicas: How the names of the servers behind it begin in its configuration, before `-1` and `-2`.
         command: Its command, once it has written its configuration for a port and servers into a folder.
-        takes_over: Whether it sends what one server does not take to the other.
         asks: Whether it asks servers if they take calls, and so needs them to serve until it has seen that one stops.
     """
 
     program: str
-    package: str
+    find: Callable[[], str]
     replicas: str
     command: Callable[[Path, int, Sequence[Served]], list[str]]
-    takes_over: bool = True
     asks: bool = True
 
     def log(self, folder: Path) -> str:
@@ -47,13 +50,10 @@ class Proxy:
     @contextmanager
     def before(self, servers: Sequence[Served], folder: Path) -> Iterator[str]:
         """Run it at a free port before servers of those names, until the end of the block; its address."""
-        program = find(self.program)
-        if program is None:
-            pytest.fail(f"no {self.program}: apt-get install {self.package}", pytrace=False)
         folder.mkdir()
         port = free_port()
         log = _log(folder)
-        command = [program, *self.command(folder, port, servers)]
+        command = [self.find(), *self.command(folder, port, servers)]
         with (
             log.open("wb") as output,
             subprocess.Popen(
@@ -102,18 +102,29 @@ def _caddy(folder: Path, port: int, servers: Sequence[Served]) -> list[str]:
     for number, server in enumerate(servers, 1):
         rule = rule.replace(f"lium-mcp-{number}:8000", _place(server))
     rule = rule.replace("{$LIUM_MCP_ALLOWED_HOST}", f"http://127.0.0.1:{port}")
-    # What Caddy before 2.7, as Debian 12 has it, calls the same.
-    rule = rule.replace("request_buffers", "buffer_requests\n\t\tmax_buffer_size")
     assert ":8000" not in rule
     config = folder / "Caddyfile"
     config.write_text(rule.replace("{\n", "{\n\tadmin off\n\tgrace_period 1s\n", 1))
     return ["run", "--adapter", "caddyfile", "--config", str(config)]
 
 
-NGINX: Final = Proxy("nginx", "nginx-light", "gpu", _nginx, asks=False)
-HAPROXY: Final = Proxy("haproxy", "haproxy", "gpu", _haproxy)
-# Caddy 2.6 fails to send a body a second time ("invalid Read on closed Body").
-CADDY: Final = Proxy("caddy", "caddy", "lium-mcp", _caddy, takes_over=False)
+def _of_system(program: str, package: str) -> Callable[[], str]:
+    def found() -> str:
+        path = find(program)
+        if path is None:
+            pytest.fail(f"no {program}: apt-get install {package}", pytrace=False)
+        return path
+
+    return found
+
+
+def _of_clients() -> str:
+    return str(installed("caddy") / "bin" / "caddy")
+
+
+NGINX: Final = Proxy("nginx", _of_system("nginx", "nginx-light"), "gpu", _nginx, asks=False)
+HAPROXY: Final = Proxy("haproxy", _of_system("haproxy", "haproxy"), "gpu", _haproxy)
+CADDY: Final = Proxy("caddy", _of_clients, "lium-mcp", _caddy)
 
 
 def _examples(language: str) -> list[str]:

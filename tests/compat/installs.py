@@ -1,4 +1,4 @@
-"""Other people's clients, each of exact versions in a directory of its own below `.cache`.
+"""Other people's clients and a proxy, each of exact versions in a directory of its own below `.cache`.
 
 `make clients` installs all of them, as long as it takes, once per checkout. Tests only look whether one is there, so
 none waits for a network.
@@ -113,6 +113,7 @@ CLIENTS: Final[dict[str, Client]] = {
     OFFICIAL: _python(HERE / "requirements-lium.txt"),
     "inspect": _python(ROOT / "evals" / "requirements.txt"),
     "release": _python(ROOT / "requirements" / "release.txt"),
+    "caddy": _python(ROOT / "requirements" / "caddy.txt"),
     "python": _python(HERE / "clients" / "python" / "requirements.txt"),
     "typescript": _node(HERE / "clients" / "typescript"),
     "inspector": _node(HERE / "clients" / "inspector"),
