@@ -529,6 +529,11 @@ def sent_rents(wire: Wire) -> list[httpx2.Request]:
     return [request for request in wire.requests if is_rent(request)]
 
 
+def list_late(wire: Wire, *, sends: int) -> None:
+    """Let Lium list no pod until so many rents were sent."""
+    wire.on("GET", "/pods", editing(lambda pods: pods if len(sent_rents(wire)) >= sends else []))
+
+
 def on_rents(wire: Wire, act: Act, *, times: int | None = None) -> None:
     """Let the act handle rents, whichever way they go; a dry run is none."""
     left = times

@@ -7,9 +7,9 @@ wants to rent waits, as ever, until the lost one is settled.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import anyio
@@ -24,7 +24,6 @@ from lium_mcp.rentals.entries import Entry
 from lium_mcp.rentals.expected import Expected
 from lium_mcp.rentals.node_refusals import is_of_its_node
 from lium_mcp.rentals.orders import Order, Rental, to_json
-from lium_mcp.rentals.remover import Remover
 from lium_mcp.rentals.sending import Sender
 from lium_mcp.rentals.settling import SENDS_WITHIN_SECONDS
 
@@ -131,15 +130,17 @@ class Batches:
                         await self._rents.note(rent.entry, "withdrawn", only_from={"admitted", "sending"}, note=note)
         await self._find_out_all(rents)
 
-    async def disown(self, rents: Sequence[BatchedRent], remover: Remover) -> None:
-        """Remove what a cancelled call rented, and note that whatever else comes of it must go."""
+    async def disown(
+        self, rents: Sequence[BatchedRent], give_up: Callable[[Rental], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Give up what a cancelled call rented, and note that whatever else comes of it must go."""
         for rent in rents:
             if rent.rental is None:
                 await self._rents.note_unwanted(rent.entry)
         async with anyio.create_task_group() as group:
             for rent in rents:
                 if rent.rental is not None and not rent.rental.earlier:
-                    group.start_soon(remover.remove_unheard_of, rent.rental)
+                    group.start_soon(give_up, rent.rental)
 
     def _reason_to_stop(self, rents: Sequence[BatchedRent], ends_at: float) -> str | None:
         failures = [rent.failure for rent in rents if rent.failure is not None]

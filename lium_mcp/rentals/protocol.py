@@ -1,9 +1,9 @@
 """The protocol around a rent: written down before it is sent, sent once, and settled before anything else is rented.
 
 A rent spends money. Its row is committed to the ledger before its request leaves, so that a crash at any point leaves
-something to settle. When the answer is lost, the request is repeated only with the same idempotency key, and only where
-the API promises to replay it. Elsewhere the pod is looked for, and what cannot be established stays unknown, never
-failed. This package knows nothing of tools.
+something to settle. When the answer is lost, its pod is looked for. Where none is listed, the request is repeated, only
+with the same idempotency key, and only where the API promises to replay it. What cannot be established stays unknown,
+never failed. This package knows nothing of tools.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -265,7 +265,7 @@ class Renter:
         except anyio.get_cancelled_exc_class():
             if not rental.earlier:
                 with anyio.CancelScope(shield=True):
-                    await self._remover.remove_unheard_of(rental)
+                    await self._give_up(rental)
             raise
 
     @asynccontextmanager
@@ -305,8 +305,12 @@ class Renter:
             await anyio.lowlevel.checkpoint()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
-                await self._batches.disown(rents, self._remover)
+                await self._batches.disown(rents, self._give_up)
             raise
+
+    async def _give_up(self, rental: Rental) -> None:
+        """Remove what a cancelled call rented, if it can be known to be its own."""
+        await self._remover.remove_unheard_of(await self._settler.prove(rental))
 
     async def refuse_anothers(self, rental: Rental, pods: Iterable[Pod]) -> None:
         """Disclaim a rental if its pods, as Lium shows them, are another's: then nobody knows what became of the rent.

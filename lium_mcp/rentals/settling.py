@@ -1,9 +1,11 @@
-"""Finds out what became of a rent whose answer was lost: asks again with the same key, or looks for its pod.
+"""Finds out what became of a rent whose answer was lost: looks for its pod, and else asks again with the same key.
 
 The API's contract says what an answer proves: a repeat with the same idempotency key is answered with the stored
-outcome, which is marked as replayed. A repeat may also be the first to arrive, so it leaves only where the rent itself
-might leave now. After the time for which the API keeps a key, a repeat would rent again: then a person decides. Every
-question is claimed in the ledger first, so that Lium is asked no more often however many servers look.
+outcome, which is marked as replayed. But a server of the API that does not keep to that rents again. So no repeat
+leaves while a pod is listed that may be the rent's, unless it is one that must go if it is. A repeat may also be the
+first to arrive, so it leaves only where the rent itself might leave now. After the time for which the API keeps a key,
+a person decides. Every question is claimed in the ledger first, so that Lium is asked no more often however many
+servers look.
 """
 
 import logging
@@ -22,7 +24,7 @@ from lium_mcp.api.retries import Repeat
 from lium_mcp.rentals.account_rents import AccountRents
 from lium_mcp.rentals.belonging import missing_members, not_its_own, of_its_name
 from lium_mcp.rentals.entries import NOT_SENT_AGAIN, Entry, LedgerUnavailable
-from lium_mcp.rentals.expected import Expected
+from lium_mcp.rentals.expected import Expected, still_expected
 from lium_mcp.rentals.lazy_ledger import LazyLedger
 from lium_mcp.rentals.orders import ClusterOrder, NodeOrder, Order, Rental, from_json
 from lium_mcp.rentals.remover import Remover
@@ -35,9 +37,12 @@ REPLAY_WINDOW: Final = timedelta(hours=23)
 _SENDING_MARGIN_SECONDS: Final = 3.0
 # For rents that were admitted together, in one call: many hosts end a call after 60 s.
 SENDS_WITHIN_SECONDS: Final = 30.0
-# In the call that lost the answer. With the first request, the question about the API's features and a last look at
-# the list, this makes six requests.
+# Before each look in the call that lost the answer. A new pod may take some seconds to be listed, so the first one asks
+# Lium nothing. With the first request, the question about the API's features, two repeats and a last look at the list,
+# this makes eight requests.
 _SETTLE_PAUSES_SECONDS: Final = (1.0, 3.0, 6.0)
+# The API's own lock on a key ends after 300 seconds: if a request has died there, a repeat rents anew from then on.
+_ASKED_AGAIN_WITHIN: Final = timedelta(seconds=270)
 # Before each look for members of a cluster that its answer did not name: they may take some seconds to be listed.
 _MEMBERS_PAUSES_SECONDS: Final = (0.0, 3.0, 3.0)
 # Between two questions about one rent, whoever asks them.
@@ -49,10 +54,11 @@ class NotSentAgain(Exception):
     """A rent whose answer was lost must not leave again from here; it says why."""
 
 
-Readmit = Callable[[Entry, Rows[Pod] | None], Awaitable[Expected]]
+Readmit = Callable[[Entry, Rows[Pod], bool], Awaitable[Expected]]
 """Judges whether a rent of the ledger may leave again, and returns what its pods have to be now.
 
-It is given the living pods, or None in the very call that the rent is of. It raises `NotSentAgain` where it may not.
+It is given the living pods, and whether this is the very call that the rent is of. It raises `NotSentAgain` where it
+may not.
 """
 
 
@@ -113,7 +119,7 @@ class Settler:
         return entry.status == "sending" and age < self._sending_ends_after
 
     async def settle(self, entry: Entry) -> Rental | None:
-        """Find out what became of a rent whose answer was just lost: ask again with its key, then look for its pod.
+        """Find out what became of a rent whose answer was just lost: look for its pod, and else ask again with its key.
 
         Returns:
             What it rented; None while nothing proves anything.
@@ -123,17 +129,15 @@ class Settler:
         """
         order = await self._find_order(entry)
         entry = _being_asked_about(entry)
-        for pause_seconds in _SETTLE_PAUSES_SECONDS:
+        for number, pause_seconds in enumerate(_SETTLE_PAUSES_SECONDS):
             await self._clock.sleep(pause_seconds)
-            if not await self.claim_look(entry):
-                rental = await self._settled_meanwhile(entry)
-            elif order is not None:
-                rental = await self._post_again(entry, order, None)
+            if await self.claim_look(entry):
+                rental = await self._look_and_ask(entry, order if number else None)
             else:
-                rental = await self._look_for(entry)
+                rental = await self._settled_meanwhile(entry)
             if rental is not None:
                 return rental
-        return await self._look_for(entry) if order is not None else None
+        return await self._look_and_ask(entry, None) if order is not None else None
 
     async def find_members(self, rental: Rental) -> Rental:
         """Look for the pods of a cluster that the answer to its rent did not name, and return the rental with them."""
@@ -149,13 +153,8 @@ class Settler:
                 break
         return rental
 
-    async def settle_later(self, entry: Entry, found: Sequence[str], pods: Rows[Pod]) -> bool:
-        """Ask once about a rent whose answer was lost in an earlier call, if it is time.
-
-        Args:
-            entry: The rent.
-            found: The pods of its name that Lium lists; they are taken where asking proves nothing.
-            pods: All that Lium lists.
+    async def settle_later(self, entry: Entry, pods: Rows[Pod]) -> bool:
+        """Settle a rent whose answer was lost in an earlier call by the pods that Lium lists, if it is time.
 
         Returns:
             Whether it is known now what it rented.
@@ -164,9 +163,7 @@ class Settler:
             return False
         entry = _being_asked_about(entry)
         try:
-            rental = await self.ask_again(entry, pods)
-            if rental is None and found:
-                rental = await self._take(entry, found)
+            rental = await self._settle_by(entry, await self._find_order(entry), pods, in_its_call=False)
         except LiumError as refusal:
             log.info("Settled the rent of %r: it was refused: %s", entry.pod_name, refusal)
             return False
@@ -175,7 +172,10 @@ class Settler:
         return rental is not None
 
     async def ask_again(self, entry: Entry, pods: Rows[Pod]) -> Rental | None:
-        """Repeat a rent with its own key, where the API cannot take the repeat for a new rent, and it may leave now.
+        """Repeat a rent whose pods were found by name, so that Lium says whether they are its own.
+
+        That is done where the API cannot take the repeat for a new rent, the rent may leave now, and no repeat has
+        made another pod of its name already.
 
         Returns:
             What it rented, if that is proved.
@@ -184,7 +184,17 @@ class Settler:
             LiumError: the refusal that the API has stored for it.
         """
         order = await self._find_order(entry)
-        return await self._post_again(entry, order, pods) if order is not None else None
+        if order is None or len(of_its_name(entry, pods)) > entry.pod_count:
+            return None
+        return await self._post_again(entry, order, pods, in_its_call=False)
+
+    async def prove(self, rental: Rental) -> Rental:
+        """In the call that rented, ask once whether pods that were found by name are its own; return what is known."""
+        with suppress(LiumError):
+            if not rental.confirmed:
+                pods = await self._lium.pods.list(repeat=Repeat.NEVER)
+                return await self.ask_again(rental.entry, pods) or rental
+        return rental
 
     async def claim_look(self, entry: Entry) -> bool:
         """Claim the next question to Lium about a rent, if it is time; a rent in flight is unknown from then on."""
@@ -206,9 +216,29 @@ class Settler:
         # An older server, which may have replaced this one, knows no idempotency keys.
         return order if await self._lium.supports("rent_idempotency", still=True) else None
 
-    async def _post_again(self, entry: Entry, order: Order, pods: Rows[Pod] | None) -> Rental | None:
+    async def _look_and_ask(self, entry: Entry, order: Order | None) -> Rental | None:
+        """In the call that a rent is of: look for its pods, and else send its order again, if there is one to send."""
         try:
-            entry = await self._readmitted(entry, pods)
+            pods = await self._lium.pods.list(repeat=Repeat.NEVER)
+        except LiumError:
+            return None  # its pod may be there
+        return await self._settle_by(entry, order, pods, in_its_call=True)
+
+    async def _settle_by(
+        self, entry: Entry, order: Order | None, pods: Rows[Pod], *, in_its_call: bool
+    ) -> Rental | None:
+        """Take the listed pods that may be a rent's; where none is, or it must go if it is its own, ask Lium first."""
+        found = of_its_name(entry, pods)
+        rental = None
+        if order is not None:
+            is_locked = self._lium.now() - entry.created_at < _ASKED_AGAIN_WITHIN
+            if _must_go(entry, [pod for pod in pods if pod.id in found]) if found else is_locked:
+                rental = await self._post_again(entry, order, pods, in_its_call=in_its_call)
+        return rental or await self._take(entry, found)
+
+    async def _post_again(self, entry: Entry, order: Order, pods: Rows[Pod], *, in_its_call: bool) -> Rental | None:
+        try:
+            entry = await self._readmitted(entry, pods, in_its_call=in_its_call)
             rental = await post(self._lium, order, entry)
         except NotSentAgain as why:
             log.warning("The rent of %r is not sent again: %s", entry.pod_name, why)
@@ -225,14 +255,14 @@ class Settler:
         await self._remover.remove_if_unwanted(rental)
         return rental
 
-    async def _readmitted(self, entry: Entry, pods: Rows[Pod] | None) -> Entry:
+    async def _readmitted(self, entry: Entry, pods: Rows[Pod], *, in_its_call: bool) -> Entry:
         """The rent as it may leave again now, held to the limits that are in force.
 
         Raises:
             NotSentAgain: it may not.
         """
         values: dict[str, Any] = {}
-        expected = (await self._readmit(entry, pods)).to_json() or None
+        expected = (await self._readmit(entry, pods, in_its_call)).to_json() or None
         if expected != entry.expected:
             values["expected"] = expected
         if entry.not_sent_again_because is not None:
@@ -240,11 +270,6 @@ class Settler:
         if values:
             await self._rents.note(entry, entry.status, **values)
         return replace(entry, **values)
-
-    async def _look_for(self, entry: Entry) -> Rental | None:
-        with suppress(LiumError):
-            return await self._take(entry, of_its_name(entry, await self._lium.pods.list(repeat=Repeat.NEVER)))
-        return None
 
     async def _take(self, entry: Entry, found: Sequence[str]) -> Rental | None:
         """Take pods of a rent's name for its own, if there are as many as it orders."""
@@ -260,6 +285,13 @@ class Settler:
                 if newest.id == entry.id and newest.pod_ids:
                     return Rental(tuple(newest.pod_ids), newest.confirmed, newest)
         return None
+
+
+def _must_go(entry: Entry, pods: Sequence[Pod]) -> bool:
+    """Whether the pods that have a rent's name have to be removed if Lium says that they are its own."""
+    expected = still_expected(entry)
+    is_unfit = expected.is_dearer(pods) or any(expected.contradiction(pod) for pod in pods)
+    return len(pods) == entry.pod_count and (entry.unwanted or is_unfit)
 
 
 def _pause_after(looks: int) -> timedelta:

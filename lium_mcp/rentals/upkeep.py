@@ -25,7 +25,7 @@ from lium_mcp.rentals.belonging import anothers, is_its_own, missing_members, of
 from lium_mcp.rentals.entries import FAILED_TO_START, GIVEN_BACK, Entry, has_something_left
 from lium_mcp.rentals.expected import DEARER, expected_after, still_expected
 from lium_mcp.rentals.removal_time import keep_removal_time
-from lium_mcp.rentals.remover import LISTED_WITHIN, Remover
+from lium_mcp.rentals.remover import Remover
 from lium_mcp.rentals.settling import Settler
 
 log = logging.getLogger(__name__)
@@ -195,10 +195,11 @@ class Upkeep:
         with suppress(NotFound):
             if has_records and (removed := (await self._lium.pods.record(pod_id)).removed) is not None:
                 return "gone" if removed else "unseen"
-        if not is_own or asked_at - entry.known_since <= LISTED_WITHIN:
+        # Neither a pod nor a record of one. A removed pod has that too, unless an older server keeps none: Lium may
+        # not know yet what it has just named.
+        if not is_own or asked_at - entry.known_since <= _RUN_OUT:
             return "unseen"
-        # Neither a pod nor a record of one; an older server keeps none.
-        return "gone" if has_records or await self._is_missed_again(entry, asked_at) else "unseen"
+        return "gone" if await self._is_missed_again(entry, asked_at) else "unseen"
 
     async def _is_missed_again(self, entry: Entry, asked_at: datetime) -> bool:
         """Whether a second look, some time after a first, finds no pod of a rent: one alone may be an accident."""
@@ -263,7 +264,7 @@ class Upkeep:
                 self._in_vain[entry.id] = pods.asked_at
         elif has_run_out and in_background and (self._since is None or entry.created_at >= self._since):
             self._in_vain[entry.id] = pods.asked_at  # as above; only a call can tell somebody of the pod
-        elif await self._settler.settle_later(entry, found, pods):
+        elif await self._settler.settle_later(entry, pods):
             # What a server left that has ended bills on: its pod gets its removal time, and goes if it must.
             for settled in await self._rents.open_entries():  # as it is now: its call may have been given up
                 is_it = settled.id == entry.id and settled.status == "rented"

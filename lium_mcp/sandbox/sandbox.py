@@ -47,7 +47,8 @@ class Sandbox:
     that served the request which first showed the pod running.
 
     The ``rough`` profile answers as real servers do on a bad day, until its faults are cleared: see `rough.py`.
-    ``lookalikes`` adds GPU types whose names are like those of others; the rough market always has them.
+    ``lookalikes`` adds GPU types whose names are like those of others; the rough market always has them. Ids are
+    counted from ``ids_from``: a sandbox that takes the place of another has to name its things otherwise.
 
     Attributes:
         home: The page that a browser is sent to which asks for ``/``, if there is one.
@@ -65,11 +66,12 @@ class Sandbox:
         ssh: bool = False,
         profile: Literal["plain", "rough"] = "plain",
         lookalikes: bool = False,
+        ids_from: int = 0,
     ) -> None:
         self.clock = SimulatedClock(start=start, speed=speed)
         is_rough = profile == "rough"
         self._world = World(
-            seed, self.clock, frozenset(features), pod_polls_per_minute, is_rough, lookalikes or is_rough
+            seed, self.clock, frozenset(features), pod_polls_per_minute, is_rough, lookalikes or is_rough, ids_from
         )
         self._balance = Decimal(str(balance_usd))
         _add_account(self._world, "Sandbox", SESSION_TOKEN, self._balance)

@@ -102,6 +102,7 @@ class World:
     pod_polls_per_minute: int
     is_rough: bool = False
     lookalikes: bool = False
+    ids_from: int = 0
 
     accounts: dict[str, StoredAccount] = field(default_factory=dict)
     keys: dict[str, StoredApiKey] = field(default_factory=dict)
@@ -200,7 +201,7 @@ class World:
 
     def new_id(self, kind: str) -> str:
         """Return the next id of its kind; the same for the same seed and history."""
-        return identifier(self.seed, kind, next(self._ids.setdefault(kind, itertools.count())))
+        return identifier(self.seed, kind, next(self._ids.setdefault(kind, itertools.count(self.ids_from))))
 
     def pick(self, low: float, high: float, *name: Hashable) -> float:
         """Return a number between two bounds that follows from the seed and the name."""

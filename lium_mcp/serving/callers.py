@@ -169,7 +169,7 @@ class Accounts:
         ssh_keys: KeySource | None,
         own_key: str | None,
         ledger: LazyLedger,
-        readmit: Callable[[Account, Entry, Rows[Pod] | None], Awaitable[Expected]],
+        readmit: Callable[[Account, Entry, Rows[Pod], bool], Awaitable[Expected]],
         registry_password: Callable[[str], str | None] | None = None,
         pod_access: Callable[[LiumClient], PodAccess | None] = lambda _: None,
         *,
@@ -286,8 +286,8 @@ class Accounts:
     def _renter(self, lium: LiumClient, identity: Identity) -> Renter:
         turn = self._turns.setdefault(identity.key_tag, anyio.Lock())
 
-        async def readmit(entry: Entry, pods: Rows[Pod] | None) -> Expected:
-            return await self._readmit(Account(lium, lambda: renter, ssh_keys=None), entry, pods)
+        async def readmit(entry: Entry, pods: Rows[Pod], in_its_call: bool) -> Expected:
+            return await self._readmit(Account(lium, lambda: renter, ssh_keys=None), entry, pods, in_its_call)
 
         renter = Renter(lium, self._clock, turn, self.ledger, identity, readmit)
         return renter

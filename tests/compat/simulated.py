@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from lium_mcp.sandbox import Sandbox, serve_sandbox
 from tests.processes import environment
 
+_IDS_OF_EACH: Final = 10_000
 _START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 30
 
@@ -105,10 +106,16 @@ class Simulated(SimulatedElsewhere):
     def __init__(self, base_url: str, stage: _Stage) -> None:
         super().__init__(base_url)
         self._stage = stage
+        self._begun = 0
 
     def begin(self, *, balance_usd: float = 100.0, start: datetime | None = None, **options: Any) -> None:
-        """Begin with a fresh sandbox, whose clock stands still until it is turned."""
-        self._stage.playing = Sandbox(seed=7, speed=0, balance_usd=balance_usd, start=start, **options)
+        """Begin with a fresh sandbox, whose clock stands still until it is turned.
+
+        Servers may live on that still remove the pods of the last one: no pod of this one has the same id.
+        """
+        options |= {"seed": 7, "speed": 0, "balance_usd": balance_usd, "start": start}
+        self._stage.playing = Sandbox(ids_from=_IDS_OF_EACH * self._begun, **options)
+        self._begun += 1
 
     @property
     def playing(self) -> Sandbox:

@@ -34,6 +34,7 @@ from tests.wires import (
     answering,
     eventually,
     failing,
+    list_late,
     living,
     losing_the_answer,
     passing,
@@ -330,6 +331,7 @@ async def test_answers_that_are_lost_one_after_the_other_and_settled_keep_no_oth
         return response
 
     wire.on("POST", "/executors/*/rent", lose_each_once)
+    list_late(wire, sends=10)
     async with agent_on(account, transport=wire, state_url=ledger) as agent:
         answer = await agent.call("rent_pod", **TRAIN | {"count": 5, "wait_seconds": 100})
         assert outcomes(answer) == ["done"] * 5

@@ -3,6 +3,7 @@
 Everything goes through an MCP client; the sandbox's own record says how many pods there are.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -21,9 +22,11 @@ from tests.wires import (
     ask,
     editing,
     failing,
+    list_late,
     living,
     losing_the_answer,
     on_rents,
+    passing,
     rent,
     rents,
     sent_rents,
@@ -62,9 +65,50 @@ def assert_one_pod(sandbox: Sandbox, rented: dict[str, Any]) -> None:
 
 @both_eras
 @every_way
+async def test_a_rent_whose_answer_is_lost_is_not_sent_again_while_its_pod_is_listed(
+    sandbox: Sandbox, mode: Mode, way: str
+) -> None:
+    wire = Wire(sandbox)
+    on_rents(wire, losing_the_answer(), times=1)
+    async with agent_on(sandbox, mode=mode, transport=wire) as agent:
+        rented = await agent.call("rent_pod", **await wanted(sandbox, way))
+    assert rented["outcome"] == "done"
+    assert_one_pod(sandbox, rented)
+    assert any("found by its name" in warning for warning in rented["warnings"])
+    assert len(posts(wire)) == 1
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("listed_after_sends", [1, 2])
+async def test_a_server_of_the_api_that_forgets_keys_rents_no_more_for_it(
+    sandbox: Sandbox, status: int, listed_after_sends: int
+) -> None:
+    """It says that it knows idempotency keys, and each repeat makes another pod."""
+    wire = Wire(sandbox)
+
+    async def forgets(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        keyless = httpx2.Request(request.method, request.url, headers=request.headers, content=request.content)
+        del keyless.headers["Idempotency-Key"]
+        act = passing if status == 200 and rents(sandbox) else after_work(answering(500, b"{}"))
+        return await act(keyless, forward)
+
+    on_rents(wire, forgets)
+    list_late(wire, sends=listed_after_sends)
+    async with agent_on(sandbox, transport=wire) as agent:
+        await agent.raw("rent_pod", **await wanted(sandbox, "by spec"))
+        for _ in range(20):
+            await agent.raw("list_pods")
+            await agent.raw("rent_pod", **await wanted(sandbox, "by spec"))
+            sandbox.clock.advance(seconds=45)
+    assert len(rents(sandbox)) == listed_after_sends
+
+
+@both_eras
+@every_way
 async def test_a_rent_whose_answer_is_lost_is_settled_by_replay(sandbox: Sandbox, mode: Mode, way: str) -> None:
     wire = Wire(sandbox)
     on_rents(wire, losing_the_answer(), times=1)
+    list_late(wire, sends=2)
     async with agent_on(sandbox, mode=mode, transport=wire) as agent:
         rented = await agent.call("rent_pod", **await wanted(sandbox, way))
     assert rented["outcome"] == "done"
@@ -125,6 +169,7 @@ UNCLEAR: dict[str, Act] = {
 async def test_an_unclear_answer_is_settled_and_one_pod_is_there(sandbox: Sandbox, unclear: str) -> None:
     wire = Wire(sandbox)
     on_rents(wire, UNCLEAR[unclear], times=1)
+    list_late(wire, sends=2)
     async with agent_on(sandbox, transport=wire) as agent:
         rented = await agent.call("rent_pod", **await wanted(sandbox, "by node"))
     assert_one_pod(sandbox, rented)
@@ -164,6 +209,29 @@ async def test_a_pod_that_only_the_list_knows_is_found_by_its_name(sandbox: Sand
         rented = await agent.call("rent_pod", **await wanted(sandbox, "by spec"))
     assert_one_pod(sandbox, rented)
     assert any("found by its name" in warning for warning in rented["warnings"])
+
+
+@pytest.mark.parametrize("minutes", [1, 4])
+async def test_a_pod_that_lium_has_named_and_does_not_know_yet_is_not_rented_again(
+    sandbox: Sandbox, minutes: int
+) -> None:
+    wire = Wire(sandbox)
+    known_at = sandbox.clock.now() + timedelta(minutes=minutes)
+
+    async def unknown(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        late = answering(200, []) if request.url.path.endswith("/pods") else answering(404, {"detail": "Not found"})
+        return await (late if sandbox.clock.now() < known_at else passing)(request, forward)
+
+    for path in ("/pods", "/pods/*", "/pods/*/record"):
+        wire.on("GET", path, unknown)
+    async with agent_on(sandbox, transport=wire) as agent:
+        for _ in range(12):
+            await agent.raw("rent_pod", **await wanted(sandbox, "by spec") | {"wait_seconds": 2})
+            await agent.raw("list_pods")
+            sandbox.clock.advance(seconds=31)
+        rented = await agent.call("rent_pod", **await wanted(sandbox, "by spec"))
+    assert rented["already_rented"] is True
+    assert_one_pod(sandbox, rented)
 
 
 @every_way

@@ -23,7 +23,7 @@ KEYS = st.text("abcXYZ019+/-_", min_size=8).map("sk_{}".format)
 SPACES = st.text(" \t")
 
 
-async def readmit(account: Account, entry: Entry, pods: Rows[Pod] | None) -> Expected:
+async def readmit(account: Account, entry: Entry, pods: Rows[Pod], in_its_call: bool) -> Expected:
     raise NotSentAgain("these tests rent nothing")
 
 

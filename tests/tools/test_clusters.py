@@ -17,6 +17,7 @@ from tests.wires import (
     ask,
     editing,
     failing,
+    list_late,
     living,
     losing_the_answer,
     rent,
@@ -126,6 +127,7 @@ async def test_a_cluster_is_rented_whole_and_removed_together(sandbox: Sandbox, 
 async def test_a_lost_answer_is_replayed_and_the_cluster_rented_once(sandbox: Sandbox, mode: Mode) -> None:
     wire = Wire(sandbox)
     wire.on("POST", RENT, losing_the_answer(), times=2)
+    list_late(wire, sends=3)
     async with agent_on(sandbox, mode=mode, transport=wire) as agent:
         rented = await agent.call("rent_cluster", **await order(agent))
     assert "warnings" not in rented

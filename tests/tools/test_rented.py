@@ -17,6 +17,7 @@ from tests.wires import (
     editing,
     failing,
     first,
+    list_late,
     living,
     losing_the_answer,
     make_template,
@@ -265,6 +266,7 @@ async def test_what_lium_does_not_say_of_a_node_is_absent(sandbox: Sandbox) -> N
 async def test_a_lost_answer_that_was_settled_is_told(sandbox: Sandbox) -> None:
     wire = Wire(sandbox)
     wire.on("POST", "/executors/rent-by-spec", losing_the_answer(), times=1)
+    list_late(wire, sends=2)
     async with agent_on(sandbox, transport=wire) as agent:
         rented = await agent.call("rent_pod", **BY_SPEC, wait_seconds=90)
         assert rented["lost_answer_settled"] is True

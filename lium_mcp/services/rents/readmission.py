@@ -8,7 +8,6 @@ from typing import Final
 from lium_mcp.api.errors import LiumError
 from lium_mcp.api.paging import Rows
 from lium_mcp.api.pods.models import Pod
-from lium_mcp.api.retries import Repeat
 from lium_mcp.guard.policy import Policy, PolicyRefused
 from lium_mcp.rentals import Entry, Expected, LedgerUnavailable, NotSentAgain, of_its_name, still_expected
 from lium_mcp.services.accounts import Account
@@ -31,7 +30,7 @@ class Readmission:
     offered: Collection[str]
     is_person_asked: Callable[[], bool]
 
-    async def judge(self, account: Account, entry: Entry, pods: Rows[Pod] | None) -> Expected:
+    async def judge(self, account: Account, entry: Entry, pods: Rows[Pod], in_its_call: bool) -> Expected:
         """Judge a rent of the ledger, as `rentals.Readmit` does.
 
         Raises:
@@ -41,7 +40,7 @@ class Readmission:
         if tool not in self.offered:
             raise NotSentAgain(f"this server does not offer {tool}")
         # In its own call, a person has agreed to it, or to the task that it is for.
-        is_asked = pods is not None and entry.task_id is None and self.is_person_asked()
+        is_asked = not in_its_call and entry.task_id is None and self.is_person_asked()
         if is_asked and not self._is_as_agreed(account, entry, pods):
             raise NotSentAgain("a person is asked before each rent here, and nobody was asked about sending this again")
         try:
@@ -55,14 +54,14 @@ class Readmission:
         return expected
 
     @staticmethod
-    def _is_as_agreed(account: Account, entry: Entry, pods: Rows[Pod] | None) -> bool:
+    def _is_as_agreed(account: Account, entry: Entry, pods: Rows[Pod]) -> bool:
         """Whether a person agreed to it minutes ago, and a pod of its name is there: then it asks whose that is.
 
         Its server may have died, and nobody else would hold the pod to what was agreed to.
         """
         is_agreed = still_expected(entry).is_agreed
         is_fresh = account.lium.now() - entry.created_at <= _AGREED_FOR
-        return is_agreed and is_fresh and any(pod.pod_name == entry.pod_name for pod in pods or ())
+        return is_agreed and is_fresh and any(pod.pod_name == entry.pod_name for pod in pods)
 
     def _check_alone(self, entry: Entry) -> Expected:
         """Check the limits on single pods by what the row has of the rent, and hold what comes out to them too.
@@ -92,7 +91,7 @@ class Readmission:
             ceiling_per_hour_usd=min(ceilings, default=None),
         )
 
-    async def _check_room(self, account: Account, entry: Entry, pods: Rows[Pod] | None) -> None:
+    async def _check_room(self, account: Account, entry: Entry, pods: Rows[Pod]) -> None:
         """Check the limits that add up; what it may have made already counts once.
 
         Raises:
@@ -101,8 +100,6 @@ class Readmission:
             LedgerUnavailable: the ledger cannot be read.
         """
         judge = await find_judge(account, self.policy, ask_of([entry]))
-        if pods is None:
-            pods = await account.lium.pods.list(repeat=Repeat.NEVER)
         own = {*entry.pod_ids, *of_its_name(entry, pods)}
         entries, extensions = await account.rents.standing()
         others = [other for other in entries if other.id != entry.id]
