@@ -139,7 +139,8 @@ def test_the_proxy_knows_the_servers_of_compose_and_their_sessions() -> None:
         [matcher] = re.findall(
             rf"(@\w+) `header\(\{{'Mcp-Session-Id': '{name}\.\*'\}}\) \|\| path\('/messages/{name}/\*'\)`", caddyfile
         )
-        assert f"\treverse_proxy {matcher} {name}:{port} {{\n" in caddyfile
+        [others] = [f"{other}:{port}" for other in servers - {name}]
+        assert f"\treverse_proxy {matcher} {name}:{port} {others} {{\n" in caddyfile
 
 
 def test_who_stops_it_waits_longer_than_it_takes_to_end_what_is_under_way() -> None:

@@ -141,6 +141,50 @@ async def test_who_calls_while_a_replica_is_dead_is_answered_what_he_asked(
             await asyncio.gather(*(asks(http, url, caller) for caller in range(8)))
 
 
+@pytest.mark.external
+@pytest.mark.parametrize("proxy", [NGINX, HAPROXY, CADDY], ids=lambda proxy: proxy.program)
+async def test_a_session_of_a_dead_replica_is_unknown_behind_a_proxy(
+    lium: Simulated, tmp_path: Path, shared_ledger: str, proxy: Proxy
+) -> None:
+    with (
+        replicas(tmp_path, 2, shared_ledger, named=proxy.replicas, LIUM_BASE_URL=lium.base_url) as servers,
+        proxy.before(servers, tmp_path / "proxy") as url,
+    ):
+        async with httpx2.AsyncClient(headers=EVERY, timeout=60, trust_env=False) as http:
+            opening = await http.post(f"{url}/mcp", json=initialize())
+            session = {"Mcp-Session-Id": opening.headers["mcp-session-id"]}
+            [its_own] = [server for server in servers if session["Mcp-Session-Id"].startswith(name_of(server))]
+            its_own.process.kill()
+            its_own.process.wait()
+            call = tool_call("list_pods", {}, modern=False)
+            answers = [await http.post(f"{url}/mcp", json=call, headers=session) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [404] * 5
+    assert "Begin a new session with initialize" in answers[0].json()["error"]["message"]
+
+
+def name_of(server: Served) -> str:
+    """The name of a replica, which its home has too."""
+    return f"{server.log.parent.name}."
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("proxy", [NGINX, HAPROXY, CADDY], ids=lambda proxy: proxy.program)
+async def test_who_leaves_ends_his_call_behind_a_proxy(
+    lium: Simulated, tmp_path: Path, shared_ledger: str, proxy: Proxy
+) -> None:
+    body = tool_call("list_gpus", {"max_usd_per_gpu_hour": 0.001, "wait_seconds": 60}, modern=True)
+    headers = EVERY | {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "list_gpus"}
+    with (
+        replicas(tmp_path, 2, shared_ledger, named=proxy.replicas, LIUM_BASE_URL=lium.base_url) as servers,
+        proxy.before(servers, tmp_path / "proxy") as url,
+    ):
+        async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
+            leaving = asyncio.create_task(http.post(f"{url}/mcp", json=body | {"params": without_progress(body)}))
+            await until(lambda: lium.requests("GET", "/executors"))
+            leaving.cancel()
+        await until(lambda: any("tool=list_gpus outcome=cancelled" in server.stderr() for server in servers))
+
+
 def without_progress(message: dict[str, Any]) -> dict[str, Any]:
     """What a request says that wants no progress, so that nothing of its answer comes before all of it."""
     params = dict(message["params"])
