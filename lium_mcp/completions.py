@@ -5,8 +5,16 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final
 
 import anyio
+from mcp import MCPError
 from mcp.server import MCPServer
-from mcp.types import Completion, CompletionArgument, CompletionContext, PromptReference, ResourceTemplateReference
+from mcp.types import (
+    INVALID_PARAMS,
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    PromptReference,
+    ResourceTemplateReference,
+)
 
 from lium_mcp.api.errors import LiumError
 from lium_mcp.text import clean
@@ -23,15 +31,19 @@ Lookup = Callable[[Call], Awaitable[Iterable[str]]]
 def add_completions(server: MCPServer[None], runtime: Runtime, tools: Collection[str]) -> None:
     """Register the completion handler, for what the offered `tools` may list.
 
-    Anything that cannot be read completes to nothing: typing never fails.
+    Anything that cannot be read completes to nothing: typing never fails. Only what is of no prompt is refused.
     """
 
     @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK leaves it untyped
     async def complete(
-        _reference: PromptReference | ResourceTemplateReference,
+        reference: PromptReference | ResourceTemplateReference,
         argument: CompletionArgument,
         _context: CompletionContext | None,
     ) -> Completion | None:
+        if isinstance(reference, PromptReference):
+            prompts = await server.list_prompts()
+            if reference.name not in {prompt.name for prompt in prompts}:
+                raise MCPError(INVALID_PARAMS, "There is no prompt of that name")
         tool, lookup = _LOOKUPS.get(argument.name, ("", None))
         if lookup is None or tool not in tools:
             return None

@@ -231,6 +231,17 @@ async def test_a_key_that_lium_repeats_and_control_characters_do_not_come_out(sa
         assert "\u202e" not in text
 
 
+@both_eras
+async def test_a_cursor_that_no_list_gave_is_refused(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        client = agent.client
+        for list_all in (client.list_tools, client.list_prompts, client.list_resources, client.list_resource_templates):
+            assert (await list_all()).next_cursor is None
+            with pytest.raises(MCPError, match="no page") as refused:
+                await list_all(cursor="page 2")
+            assert refused.value.code == -32602
+
+
 # --- completions -----------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +260,14 @@ async def test_arguments_are_completed_by_what_there_is(sandbox: Sandbox, mode: 
         reference = PromptReference(name="deploy_below_price")
         argument = {"name": "gpu_type", "value": "h"}
         assert set((await agent.client.complete(reference, argument)).completion.values) == {"H100", "H200"}
+
+
+@both_eras
+async def test_what_is_of_no_prompt_is_not_completed(sandbox: Sandbox, mode: Mode) -> None:
+    async with agent_on(sandbox, mode=mode) as agent:
+        with pytest.raises(MCPError, match="no prompt") as refused:
+            await agent.client.complete(PromptReference(name="deploy"), {"name": "gpu_type", "value": "h"})
+    assert refused.value.code == -32602
 
 
 async def test_a_name_that_two_have_completes_to_their_ids(agent: Agent, sandbox: Sandbox) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 from mcp import MCPError, UrlElicitationRequiredError
-from mcp.server import MCPServer
-from mcp.server.context import ServerMiddleware
+from mcp.server import MCPServer, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool as BoundTool
@@ -40,6 +40,7 @@ from lium_mcp.toolkit.rendering import META_KEY, render_failure
 
 log = logging.getLogger("lium_mcp.calls")
 
+_LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
 CLEAN_UP_SECONDS: Final = 3.5
 # What ignores TERM in a pod is killed a second later, and looked for once more.
 _CANCEL_SECONDS: Final = 2.0
@@ -88,7 +89,7 @@ class LiumServer(MCPServer[None]):
         """
         self.request_ids = RequestIds()
         self.check = check
-        options["middleware"] = [number, self.request_ids.once_served, *options.get("middleware", ())]
+        options["middleware"] = [number, self.request_ids.once_served, _on_one_page, *options.get("middleware", ())]
         super().__init__(**options)
         self.middleware[:0] = [check_answers, *first, answers.know_who_answers]
         self._listed = {item.name: item for item in offered}
@@ -272,6 +273,13 @@ class LiumServer(MCPServer[None]):
         if self._calls:
             await anyio.sleep(_LAST_WORDS_SECONDS)
         return not self._calls
+
+
+async def _on_one_page(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """MCP middleware: every list is one page, and so no cursor is one of ours; the SDK would list the same again."""
+    if ctx.method in _LISTS and (ctx.params or {}).get("cursor") not in (None, ""):
+        raise MCPError(INVALID_PARAMS, f"There is no page of that cursor: {ctx.method} answers with one page")
+    return await call_next(ctx)
 
 
 @dataclass(slots=True)
