@@ -7,17 +7,20 @@ else clients and proxies do a little differently from what the SDK takes is put 
 import logging
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from mcp.server.streamable_http import LAST_EVENT_ID_HEADER, MCP_SESSION_ID_HEADER, check_accept_headers
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from mcp.types import HEADER_MISMATCH, PROTOCOL_VERSION_META_KEY
+from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lium_mcp.serving.callers import OWN_KEY_HEADER
-from lium_mcp.serving.request_ids import request_id_in
+from lium_mcp.serving.messages import request_id_in
 from lium_mcp.serving.sessions import MESSAGE
 from lium_mcp.settings import Settings
 from lium_mcp.values import is_loopback, split_host
@@ -36,6 +39,10 @@ _SENT_HEADERS: Final = (
     "Mcp-Session-Id",
 )  # fmt: skip
 _READ_HEADERS: Final = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate")
+_TWO_LENGTHS: Final = "Send Content-Length or Transfer-Encoding, not both."
+_CONTRADICTION: Final = (
+    "The header MCP-Protocol-Version does not match the protocol version in _meta. Send the same in both."
+)
 _SETTING: Final = (
     "Whoever runs it names the host names under which clients may call with LIUM_MCP_ALLOWED_HOST (--allowed-host)."
 )
@@ -66,8 +73,12 @@ def guarded(app: ASGIApp, settings: Settings, *, is_page: bool = False) -> ASGIA
         )
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy may go by the other one, and take what follows for somebody else's request (RFC 9112, 6.1).
+            await PlainTextResponse(_TWO_LENGTHS, 400, {"Connection": "close"})(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["path"] not in probes:
-            headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin")
             refusal = None
             if not hosts.fullmatch(host):
@@ -117,6 +128,11 @@ def in_any_form(streams: ASGIApp, json: ASGIApp) -> ASGIApp:
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         takes_json, takes_streams = check_accept_headers(Request(scope))
         headers = MutableHeaders(scope=scope)
+        if scope["method"] == "POST" and _contradicts(headers, scope[MESSAGE]):
+            error = {"code": HEADER_MISMATCH, "message": _CONTRADICTION}
+            refusal = {"jsonrpc": "2.0", "id": request_id_in(scope[MESSAGE]), "error": error}
+            await JSONResponse(refusal, 400)(scope, receive, send)
+            return
         # No event is kept, so a stream that is resumed begins anew; the SDK would give no answer at all.
         del headers[LAST_EVENT_ID_HEADER]
         if "content-type" in headers:
@@ -132,6 +148,16 @@ def in_any_form(streams: ASGIApp, json: ASGIApp) -> ASGIApp:
         await streams(scope, receive, send)
 
     return served
+
+
+def _contradicts(headers: Headers, message: dict[str, Any]) -> bool:
+    """Whether a message is of a protocol that its header does not name, where that would be served as an older one."""
+    version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
+    if (version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS) or message.get("method") == "initialize":
+        return False  # the SDK looks at it
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    return isinstance(meta, dict) and meta.get(PROTOCOL_VERSION_META_KEY, version) != version
 
 
 def _patterns(settings: Settings) -> Iterator[str]:

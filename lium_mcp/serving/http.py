@@ -43,7 +43,6 @@ from lium_mcp.serving.open_connections import BoundedProtocol, ConnectionBounds,
 from lium_mcp.serving.probes import Readiness
 from lium_mcp.serving.repeats import Repeats
 from lium_mcp.serving.replica_names import elsewhere, named, no_sessions, without_sessions
-from lium_mcp.serving.request_ids import of_sse
 from lium_mcp.serving.sessions import SessionBounds, Sessions
 from lium_mcp.serving.shared_ledger import doubts_about_ledger
 from lium_mcp.serving.traced import traced
@@ -127,8 +126,9 @@ def build_app(
     sse = server.sse_app(message_path=f"{MESSAGES}{replica}/", transport_security=unchecked)
 
     def streamable_in_any_form(app: ASGIApp) -> ASGIApp:
-        in_either = in_any_form(app, listening(json.handle_request))
-        served = readiness.taking_calls(told(repeats.answering(server.request_ids.once_posted(in_either))))
+        streamed = app if settings.stateless else sessions.opening(server.request_ids.once_posted(app))
+        in_either = in_any_form(streamed, listening(json.handle_request))
+        served = readiness.taking_calls(told(repeats.answering(in_either)))
         return (
             without_sessions(sessions.bodies(served))
             if settings.stateless
@@ -138,7 +138,7 @@ def build_app(
     bound: dict[str, Callable[[ASGIApp], ASGIApp]] = {
         "/mcp": streamable_in_any_form,
         "/sse": lambda app: no_sessions() if settings.stateless else readiness.taking_calls(sessions.sse(app)),
-        f"{MESSAGES}{replica}": lambda app: sessions.bodies(readiness.taking_calls(of_sse(app))),
+        f"{MESSAGES}{replica}": lambda app: sessions.bodies(readiness.taking_calls(server.request_ids.of_sse(app))),
     }
     routes = [route for route in (*streamable.routes, *sse.routes) if isinstance(route, Route | Mount)]
     for route in routes:

@@ -24,6 +24,10 @@ _NO_MESSAGE: Final = (
     "This is no message of JSON-RPC 2.0 in Unicode: one object with jsonrpc, method and, for a request, an id "
     "that is a text or a whole number is expected."
 )
+_ID_IN_USE: Final = (
+    "A request with this id still runs on this connection, and this one was not served. Give each request an id of its "
+    "own, or wait for the answer."
+)
 
 
 def read_message(body: bytes) -> tuple[dict[str, Any], JSONRPCMessage | None, JSONRPCError | None]:
@@ -55,6 +59,17 @@ def refuse(message: object) -> JSONRPCError:
     if not isinstance(request_id, str | int) or isinstance(request_id, bool) or not _is_text(str(request_id)):
         request_id = None
     return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=INVALID_REQUEST, message=_NO_MESSAGE))
+
+
+def refuse_again(request_id: str | int) -> JSONRPCError:
+    """Say why a request whose id is in use is not served."""
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=INVALID_REQUEST, message=_ID_IN_USE))
+
+
+def request_id_in(message: object) -> str | int | None:
+    """The id of a message that is a request, else None."""
+    request_id = message.get("id") if isinstance(message, dict) and "method" in message else None
+    return request_id if isinstance(request_id, str | int) else None
 
 
 def is_answer(message: object) -> bool:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lium_mcp.serving.request_ids import request_id_in
+from lium_mcp.serving.messages import request_id_in
 from lium_mcp.serving.sessions import MESSAGE
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lium_mcp.api.shared_readings import NOBODY, Sources, noting_sources
 from lium_mcp.serving.call_bounds import CallBounds, TooManyCalls
 from lium_mcp.serving.callers import CALLER, Caller
-from lium_mcp.serving.request_ids import request_id_in
+from lium_mcp.serving.messages import request_id_in
 from lium_mcp.serving.sessions import MESSAGE, SESSION
 
 _MOST_KEPT: Final = 256

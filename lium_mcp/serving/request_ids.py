@@ -1,7 +1,7 @@
 """A request id is used once at a time: of two requests with one id the SDK would answer one twice and the other never.
 
-Well-behaved clients never do that; one that repeats a request after its connection was lost may. Over Streamable HTTP
-the second is refused where it comes in, since the SDK's streams go by ids; elsewhere before it is served.
+Well-behaved clients never do that; one that repeats a request after its connection was lost may. The second is refused
+where it comes in, since the SDK's streams go by ids, and what it cancels too: it would forget the first.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ import anyio
 from mcp import MCPError
 from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
-from mcp.types import INVALID_REQUEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lium_mcp.serving.messages import refuse_again, request_id_in
 from lium_mcp.serving.sessions import MESSAGE, SESSION
 
 _Use = tuple[object, str]  # the connection, and the id as the SDK compares it
@@ -24,10 +24,6 @@ _Use = tuple[object, str]  # the connection, and the id as the SDK compares it
 _SSE_SESSION: Final = "lium_mcp.sse_session"
 
 _LAST_WORDS_SECONDS: Final = 1.0
-_REFUSAL: Final = (
-    "A request with this id still runs on this connection, and this one was not served. Give each request an id of its "
-    "own, or wait for the answer."
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,9 +54,7 @@ class RequestIds:
                 with anyio.move_on_after(_LAST_WORDS_SECONDS):
                     await earlier.over.wait()
             if use in self._posted or use in self._served:
-                error = {"code": INVALID_REQUEST, "message": _REFUSAL}
-                answer = JSONResponse({"jsonrpc": "2.0", "id": request_id, "error": error}, 400)
-                await answer(scope, receive, send)
+                await _refused(request_id)(scope, receive, send)
                 return
             exchange = self._posted[use] = _Exchange()
             try:
@@ -71,6 +65,25 @@ class RequestIds:
 
         return posted
 
+    def of_sse(self, app: ASGIApp) -> ASGIApp:
+        """Note of each message the SSE session that its address names, and refuse a request whose id runs there.
+
+        Elsewhere an address may say what it wants, and here who sends a message is part of it: who names another's
+        session takes no ids from it, and learns of none.
+        """
+
+        async def served(scope: Scope, receive: Receive, send: Send) -> None:
+            user = scope.get("user")
+            session = Request(scope).query_params.get("session_id"), user and user.username
+            scope[_SSE_SESSION] = session
+            request_id = request_id_in(scope[MESSAGE])
+            if request_id is not None and (session, str(request_id)) in self._served:
+                await _refused(request_id)(scope, receive, send)
+                return
+            await app(scope, receive, send)
+
+        return served
+
     async def once_served(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """MCP middleware: refuse a request whose id another one of its connection has."""
         connection = _connection(ctx.request)
@@ -78,7 +91,7 @@ class RequestIds:
             return await call_next(ctx)
         use = connection, str(ctx.request_id)
         if use in self._served:
-            raise MCPError(INVALID_REQUEST, _REFUSAL)
+            raise MCPError.from_error_data(refuse_again(ctx.request_id).error)
         self._served.add(use)
         try:
             return await call_next(ctx)
@@ -92,23 +105,8 @@ class RequestIds:
                 asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._served.discard, use)
 
 
-def of_sse(app: ASGIApp) -> ASGIApp:
-    """Note of each message the SSE session that its address names, for what takes such messages alone.
-
-    Elsewhere an address may say what it wants: who names another's session there takes no ids from it.
-    """
-
-    async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_SSE_SESSION] = Request(scope).query_params.get("session_id")
-        await app(scope, receive, send)
-
-    return served
-
-
-def request_id_in(message: Any) -> str | int | None:  # noqa: ANN401 - whatever a body held
-    """The id of a message that is a request, else None."""
-    request_id = message.get("id") if isinstance(message, dict) and "method" in message else None
-    return request_id if isinstance(request_id, str | int) else None
+def _refused(request_id: str | int) -> JSONResponse:
+    return JSONResponse(refuse_again(request_id).model_dump(mode="json", exclude_unset=True), 400)
 
 
 def _connection(request: Request | None) -> object:

@@ -18,14 +18,15 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from mcp.types import INVALID_REQUEST
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic_core import to_json
 from starlette.authentication import SimpleUser
-from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lium_mcp.serving.messages import is_answer, read_message
+from lium_mcp.serving.messages import is_answer, read_message, request_id_in
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ MESSAGE: Final = "lium_mcp.message"
 
 _SWEEPS_PER_PERIOD: Final = 10
 _RETRY_AFTER_SECONDS: Final = 60
+_METHODS: Final = ("GET", "POST", "DELETE")
+_NO_SESSION: Final = (
+    "Bad Request: Missing session ID. Over protocols before 2026-07-28, initialize opens a session, and what comes "
+    "after names it in Mcp-Session-Id. Requests of 2026-07-28 say so in MCP-Protocol-Version, and need none."
+)
 _IPV6_NETWORK_BITS: Final = 64  # what one subscriber has at least
 
 
@@ -67,6 +73,7 @@ class _Session:
     user: SimpleUser | None
     open_requests: int = 0
     idle_since: float = 0.0
+    has_begun: bool = False
     has_called: bool = False
 
 
@@ -101,22 +108,13 @@ class Sessions:
         return bounded
 
     def streamable(self, app: ASGIApp) -> ASGIApp:
-        """Bound an application whose sessions have ids, which requests without one open and DELETE ends."""
-        self._ends = app
+        """Find the session that a request to an application names, which DELETE ends."""
         app = self.bodies(app)
 
-        async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-            headers = Headers(scope=scope)
-            version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
-            if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
-                await app(scope, receive, send)  # it has no sessions
-                return
-            session_id = headers.get(MCP_SESSION_ID_HEADER)
-            if session_id is None:
-                await self._open_with(app, scope, receive, send)
-                return
-            session = self._by_id.get(session_id)
-            if session is None or _name(session.user) != _name(scope.get("user")):
+        async def served(scope: Scope, receive: Receive, send: Send) -> None:
+            session_id = Headers(scope=scope).get(MCP_SESSION_ID_HEADER) if _has_sessions(scope) else None
+            session = self._by_id.get(session_id) if session_id is not None else None
+            if session_id is None or session is None or _name(session.user) != _name(scope.get("user")):
                 await app(scope, receive, send)  # which knows none either, and says so
                 return
             scope[SESSION] = session
@@ -124,6 +122,20 @@ class Sessions:
                 await app(scope, receive, send)
             if scope["method"] == "DELETE":
                 await self._end(session, session_id)  # whatever the SDK thought of the request
+
+        return served
+
+    def opening(self, app: ASGIApp) -> ASGIApp:
+        """Bound an application in which requests that name no session open one: only `initialize` comes so far."""
+        self._ends = app
+
+        async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
+            if MCP_SESSION_ID_HEADER in Headers(scope=scope) or not _has_sessions(scope):
+                await app(scope, receive, send)
+            elif scope["method"] == "POST" and scope[MESSAGE].get("method") == "initialize":
+                await self._open_with(app, scope, receive, send)
+            else:
+                await _without_session(scope)(scope, receive, send)
 
         return bounded
 
@@ -202,22 +214,39 @@ class Sessions:
             await self._full(scope, receive, send)
             return
         scope[SESSION] = session
-        opened: list[str] = []
+        # The SDK names the session before it has looked at the request, and keeps it whatever it finds.
+        held: list[Message] = []
+        session_id = None
+        is_told = False
 
-        async def send_and_note(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:  # noqa: PLR2004 - an error
+        async def send_once_begun(message: Message) -> None:
+            nonlocal session_id, is_told
+            if is_told:
+                await send(message)
+                return
+            held.append(message)
+            if message["type"] == "http.response.start":
                 session_id = Headers(raw=message["headers"]).get(MCP_SESSION_ID_HEADER)
-                if session_id is not None:
-                    self._by_id[session_id] = session
-                    opened.append(session_id)
-            await send(message)
+                return
+            if not session.has_begun and message.get("more_body", False):
+                return
+            is_told = True
+            if session.has_begun and session_id is not None:
+                self._by_id[session_id] = session
+            else:
+                self._drop(session)
+                del MutableHeaders(scope=held[0])[MCP_SESSION_ID_HEADER]
+            for earlier in held:
+                await send(earlier)
 
         try:
             with _in_use(session):
-                await app(scope, receive, send_and_note)
+                await app(scope, receive, send_once_begun)
         finally:
-            if not opened:
+            if session_id is None:
                 self._drop(session)
+            elif session_id not in self._by_id:
+                await self._end(session, session_id)
 
     async def _full(self, scope: Scope, receive: Receive, send: Send) -> None:
         log.warning("No more sessions are opened for now: %d are open", len(self._open))
@@ -264,12 +293,16 @@ def address_of(client: tuple[str, int] | None) -> str:
 
 
 async def note_use(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """MCP middleware: a session that calls a tool lives longer."""
-    if ctx.method == "tools/call" and ctx.request is not None:
-        session: _Session | None = ctx.request.scope.get(SESSION)
-        if session is not None:
-            session.has_called = True
-    return await call_next(ctx)
+    """MCP middleware: a session lives once it has begun, and longer if it calls a tool."""
+    session: _Session | None = ctx.request.scope.get(SESSION) if ctx.request is not None else None
+    if session is None:
+        return await call_next(ctx)
+    if ctx.method == "tools/call":
+        session.has_called = True
+    result = await call_next(ctx)
+    if ctx.method == "initialize":
+        session.has_begun = True
+    return result
 
 
 @contextmanager
@@ -280,6 +313,20 @@ def _in_use(session: _Session) -> Iterator[None]:
     finally:
         session.open_requests -= 1
         session.idle_since = anyio.current_time()
+
+
+def _has_sessions(scope: Scope) -> bool:
+    """Whether a request is of a protocol that has sessions."""
+    version = Headers(scope=scope).get(MCP_PROTOCOL_VERSION_HEADER)
+    return version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
+
+
+def _without_session(scope: Scope) -> Response:
+    """Refuse a request that needs a session and names none."""
+    if scope["method"] not in _METHODS:
+        return PlainTextResponse("Method Not Allowed", 405, {"Allow": ", ".join(_METHODS)})
+    error = {"code": INVALID_REQUEST, "message": _NO_SESSION}
+    return JSONResponse({"jsonrpc": "2.0", "id": request_id_in(scope[MESSAGE]), "error": error}, 400)
 
 
 def _name(user: SimpleUser | None) -> str | None:

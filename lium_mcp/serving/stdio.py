@@ -5,6 +5,7 @@ still: `at_end` decides what is worth that.
 """
 
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
@@ -17,7 +18,7 @@ from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from lium_mcp.serving.front import Front, Wire
-from lium_mcp.serving.messages import is_answer, read_message
+from lium_mcp.serving.messages import is_answer, read_message, refuse_again
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Stdio:
             None  # what the host has as the answer to the opening, until the server gives its own
         )
         self._opened = anyio.Event()
-        self._owed: set[str] = set()
+        self._owed: Counter[str] = Counter()
         self._nothing_owed = anyio.Event()
 
     @property
@@ -100,16 +101,22 @@ class Stdio:
         if not line.strip():
             return
         message, read, refusal = read_message(line)
-        if read is not None:
+        if isinstance(read, JSONRPCRequest) and str(read.id) in self._owed:
+            refusal = refuse_again(read.id)
+        if read is not None and refusal is None:
             if isinstance(read, JSONRPCRequest):
-                self._owed.add(str(read.id))
+                self._owed[str(read.id)] += 1
             elif isinstance(read, JSONRPCNotification) and read.method == "notifications/cancelled":
                 self._settle((read.params or {}).get("requestId"))
             await to_server.send(SessionMessage(read))
         elif refusal is not None:
-            log.warning("A message that cannot be read was refused with %d", refusal.error.code)
-            # Whoever waits for an answer of the host's hears that it was none.
-            await (to_server if is_answer(message) else refusals).send(SessionMessage(refusal))
+            log.warning("A message that cannot be served was refused with %d", refusal.error.code)
+            if is_answer(message):
+                await to_server.send(SessionMessage(refusal))  # whoever waits for it hears that it was none
+                return
+            if refusal.id is not None:
+                self._owed[str(refusal.id)] += 1
+            await refusals.send(SessionMessage(refusal))
 
     async def _write_all(self, from_server: ContextReceiveStream[SessionMessage], connection: CancelScope) -> None:
         limiter = CapacityLimiter(1)
@@ -117,6 +124,8 @@ class Stdio:
             async for item in from_server:
                 line = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
                 answered = item.message.id if isinstance(item.message, JSONRPCResponse | JSONRPCError) else None
+                if answered is not None:
+                    self._settle(answered)  # whoever has read it may use its id again
                 if self._told is not None and answered is not None:
                     if line != self._told:
                         log.error("What the host heard first is not what this server says: its records are of another")
@@ -128,10 +137,11 @@ class Stdio:
                     except OSError:
                         connection.cancel()  # nobody reads any longer
                         return
-                self._settle(answered)
 
     def _settle(self, request_id: object) -> None:
-        self._owed.discard(str(request_id))
+        self._owed[str(request_id)] -= 1
+        if self._owed[str(request_id)] <= 0:
+            del self._owed[str(request_id)]
         if not self._owed:
             self._nothing_owed.set()
 

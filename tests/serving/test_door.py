@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -204,6 +205,38 @@ def test_who_takes_no_stream_is_answered_in_json(http: httpx2.Client, version: s
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["result"]["structuredContent"]["balance_usd"] == 100
     assert "mcp-session-id" not in answer.headers
+
+
+@pytest.mark.parametrize("accept", [STREAMS_TOO, "application/json"])
+@pytest.mark.parametrize("version", [LEGACY_VERSION, None])
+@pytest.mark.parametrize("in_session", [False, True])
+def test_a_message_of_another_protocol_than_its_header_names_is_refused(
+    http: httpx2.Client, version: str | None, accept: str, *, in_session: bool
+) -> None:
+    headers = (open_session(http) if in_session else MINE) | {"Accept": accept}
+    headers |= {"MCP-Protocol-Version": version} if version else {}
+    refused = http.post("/mcp", json=tool_call("get_balance", {}, modern=True), headers=headers)
+    assert refused.status_code == 400
+    answer = refused.json()
+    assert (answer["id"], answer["error"]["code"]) == (2, -32020)
+    assert "MCP-Protocol-Version" in answer["error"]["message"]
+    opening = initialize()
+    opening["params"]["_meta"] = tool_call("", {}, modern=True)["params"]["_meta"]
+    assert "protocolVersion" in http.post("/mcp", json=opening, headers=MINE | {"Accept": accept}).text
+
+
+def test_a_request_with_two_lengths_is_refused_and_nothing_follows_it(served: Served) -> None:
+    address = httpx2.URL(served.url)
+    head = b"POST /lium/mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    hidden = b"GET /lium/healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    heard = b""
+    with socket.create_connection((address.host, address.port or 80), timeout=60) as connection:
+        connection.sendall(head + b"0\r\n\r\n" + hidden)
+        while part := connection.recv(65536):
+            heard += part
+    assert heard.startswith(b"HTTP/1.1 400 ")
+    assert b"not both" in heard
+    assert heard.count(b"HTTP/1.1 ") == 1
 
 
 def open_session(http: httpx2.Client) -> dict[str, str]:

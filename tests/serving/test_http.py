@@ -640,7 +640,8 @@ async def test_a_second_request_of_one_id_is_refused_and_the_first_is_answered(
     async with wire.calling(way, "rent_pod", RENT) as lines:
         await until_progress(lines)
         refused = await wire.post(SAME_ID | {"id": "2"})
-        error = refused.json() if way == "legacy" else json.loads(await next_data(lines))
+        error = refused.json()
+        assert refused.status_code == 400
         assert (error["id"], error["error"]["code"]) == ("2", -32600)
         assert "id of its own" in error["error"]["message"]
         lium.turn(minutes=2)
@@ -648,6 +649,18 @@ async def test_a_second_request_of_one_id_is_refused_and_the_first_is_answered(
         again = await wire.post(SAME_ID)
         assert "total" in (again.text if way == "legacy" else await answer_in(lines))
     assert len(lium.state()["rents"]) == 1
+
+
+@pytest.mark.parametrize("way", OLD_WAYS)
+async def test_a_call_can_be_cancelled_after_another_one_came_with_its_id(
+    personal: Served, lium: Simulated, way: Way
+) -> None:
+    wire = Wire(personal.url)
+    async with wire.calling(way, "rent_pod", RENT) as lines:
+        await until_progress(lines)
+        assert (await wire.post(SAME_ID)).status_code == 400
+        assert await wire.say(cancellation()) == 202
+        await until_gone(lium)
 
 
 async def test_who_names_anothers_session_in_its_own_address_takes_no_id_from_it(
@@ -983,6 +996,32 @@ def test_of_two_requests_with_one_id_the_second_is_refused(stdio: subprocess.Pop
     lium.calm()
     second = hear(stdio)
     assert second["result"]["structuredContent"]["balance_usd"] == 100
+
+
+async def test_the_first_of_two_requests_with_one_id_can_be_cancelled(
+    stdio: subprocess.Popen[str], lium: Simulated
+) -> None:
+    say(stdio, tool_call("rent_pod", RENT, modern=True))
+    assert hear(stdio)["method"] == "notifications/progress"
+    say(stdio, tool_call("get_balance", {}, modern=True))
+    while "method" in (refused := hear(stdio)):
+        pass  # more progress
+    assert refused["error"]["code"] == -32600
+    say(stdio, cancellation())
+    await until_gone(lium)
+
+
+def test_the_first_of_two_requests_with_one_id_is_answered_after_the_input_has_ended(
+    stdio: subprocess.Popen[str], lium: Simulated
+) -> None:
+    lium.fault("slow", seconds=60, match={"method": "GET", "path": "/users/me"})
+    for _ in range(2):
+        say(stdio, tool_call("get_balance", {}, modern=True))
+    assert hear(stdio)["error"]["code"] == -32600
+    assert stdio.stdin is not None
+    stdio.stdin.close()
+    lium.calm()
+    assert hear(stdio)["result"]["structuredContent"]["balance_usd"] == 100
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None], ids=["SIGINT", "SIGTERM", "closed"])

@@ -74,6 +74,18 @@ def test_what_was_just_asked_is_answered_again_and_counted_as_any_call(server: S
     assert server.says(logged, times=TIMES).count(logged) == TIMES
 
 
+def test_an_older_client_without_a_session_is_answered_again_too(server: Served) -> None:
+    call, headers = tool_call("list_gpus", {}, modern=False), MINE | {"Accept": "application/json"}
+    deadline = time.monotonic() + 60
+    while not repeats(server):
+        assert time.monotonic() < deadline
+        for _ in range(TIMES):
+            answer = httpx2.post(f"{server.url}/mcp", json=call, headers=headers, trust_env=False)
+            assert result(answer)["total"] > 0
+            assert answer.json().keys() == {"jsonrpc", "id", "result"}
+            assert "resultType" not in answer.json()["result"]
+
+
 def test_what_is_no_call_is_no_call_the_second_time_either(server: Served) -> None:
     form = call_by_hand("list_gpus", number=1)
     for method in ("POST", "PUT", "PATCH", "DELETE", "GET"):

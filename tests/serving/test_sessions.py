@@ -124,6 +124,55 @@ def test_what_opens_no_session_takes_no_place(crowded: Served, junk: bytes) -> N
         assert open_session(http).status_code == 200
 
 
+@pytest.mark.parametrize("params", [{}, initialize()["params"] | {"protocolVersion": 5}], ids=["nothing", "number"])
+def test_an_opening_that_is_refused_opens_nothing(crowded: Served, params: dict[str, Any]) -> None:
+    with client(crowded, **MINE) as http:
+        for _ in range(20):
+            refused = http.post("/mcp", json=initialize() | {"params": params})
+            assert '"error":{"code":-32602' in refused.text
+            assert "mcp-session-id" not in refused.headers
+        assert [open_session(http).status_code for _ in range(5)] == [200, 200, 200, 200, 503]
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "accept", "status"),
+    [
+        ("POST", {"jsonrpc": "2.0", "id": "q", "method": "tools/list"}, "*/*", 400),
+        ("POST", initialized(), "*/*", 400),
+        ("POST", initialize(), "text/event-stream", 406),
+        ("GET", None, "text/event-stream", 400),
+        ("GET", initialize(), "text/event-stream", 400),
+        ("DELETE", None, "*/*", 400),
+        ("PUT", initialize(), "*/*", 405),
+    ],
+)
+def test_who_is_refused_hears_of_no_session(
+    crowded: Served, method: str, message: dict[str, Any] | None, accept: str, status: int
+) -> None:
+    with client(crowded, **MINE, Accept=accept) as http:
+        refused = http.request(method, "/mcp", json=message)
+        assert refused.status_code == status
+        assert "mcp-session-id" not in refused.headers
+        if "initialize opens a session" in refused.text:
+            assert refused.json()["id"] == (message or {}).get("id")
+        if status == 405:
+            assert refused.headers["allow"] == "GET, POST, DELETE"
+        assert [open_session_as_usual(http).status_code for _ in range(4)] == [200] * 4, "none takes a place"
+
+
+def open_session_as_usual(http: httpx2.Client) -> httpx2.Response:
+    return http.post("/mcp", json=initialize(), headers=EVERY_ANSWER)
+
+
+def test_who_needs_no_session_is_served_where_there_is_no_more_room(crowded: Served) -> None:
+    with client(crowded, **MINE) as http:
+        assert [open_session(http).status_code for _ in range(5)] == [200, 200, 200, 200, 503]
+        for message in (initialize(), tool_call("list_gpus", {}, modern=False)):
+            answer = http.post("/mcp", json=message, headers={"Accept": "application/json"})
+            assert "result" in answer.json()
+            assert "mcp-session-id" not in answer.headers
+
+
 @pytest.mark.parametrize("headers", [{}, MINE, {"X-API-Key": "made-up"}], ids=["no key", "key", "made up"])
 def test_nothing_but_a_tool_call_is_long(crowded: Served, headers: dict[str, str]) -> None:
     def sized(size: int) -> bytes:
