@@ -186,7 +186,8 @@ async def _read(call: Call, reading: Reading) -> str:
     except FAILURES as error:
         failure = as_failure(error)
         text = " ".join(part for part in (failure.happened, failure.advice) if part)
-        kind = ResourceNotFoundError if failure.code.endswith("not_found") else ResourceError
+        is_wrong_address = failure.code == "invalid_argument" or failure.code.endswith("not_found")
+        kind = ResourceNotFoundError if is_wrong_address else ResourceError
         raise kind(without_commands(redact(clean(text)))[:_MOST_ERROR_CHARACTERS]) from error
 
 

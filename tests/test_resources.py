@@ -174,6 +174,7 @@ async def test_what_is_not_offered_as_a_tool_cannot_be_read_around_it(sandbox: S
         ("lium://templates/nobody", "No template of yours is named nobody"),
         ("lium://backups/00000000-0000-4000-8000-00000000dead", "Backup"),
         ("lium://nothing", "nothing"),
+        ("lium://pods/", "pod"),
     ],
 )
 async def test_what_is_not_there_is_a_wrong_address(agent: Agent, address: str, said: str) -> None:

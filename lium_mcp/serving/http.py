@@ -206,7 +206,7 @@ async def serve_http(
             address = f"{address_of_listener(settings, listener)}{settings.path_prefix}"
             for doubt in doubts_about_ledger(settings):
                 log.warning(doubt)
-            log.info("Serving %s/mcp and %s/sse", address, address)
+            log.info("Serving %s/mcp%s", address, "" if settings.stateless else f" and {address}/sse")
             on_ready(address)
             if not settings.is_local and not settings.find_state_keys():
                 log.info(_ANSWERED_HERE)

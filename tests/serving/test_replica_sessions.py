@@ -80,6 +80,7 @@ async def test_without_sessions_any_replica_serves_an_older_client_and_asks_nobo
                 assert (await http.get(f"{server.url}/mcp")).status_code == 405
                 gone = await http.get(f"{server.url}/sse")
                 assert (gone.status_code, "LIUM_MCP_STATELESS" in gone.text) == (404, True)
+                assert "/sse" not in server.first_words
         assert [pod["status"] for pod in lium.state()["pods"]] == ["RUNNING"]
         lium.run_at(60)
         person = Person("yes")
