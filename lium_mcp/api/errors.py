@@ -14,6 +14,7 @@
     |-- UnreadableResponse       not JSON, or not the promised shape
     |   |-- NotLium              a web page or the like: the address is not that of the API
     |   |-- AnotherThing         about something else than was asked for
+    |   |-- Contradicted         another answer of Lium says the opposite
     |   `-- NotRented            a 2xx to a rent that says that it was not done, and that proves nothing
     |-- BadRequest               400 and other refusals of the request itself
     |   `-- NotDone              a 2xx whose body says that the request was refused, and states no status
@@ -164,6 +165,12 @@ class AnotherThing(UnreadableResponse):
         if self.effect == "unknown":
             return "List what there is now before calling again: it may have been made."
         return "Call again in a minute."
+
+
+class Contradicted(UnreadableResponse):
+    """Another answer of Lium says the opposite: neither proves anything."""
+
+    _advice = "Call again in a minute."
 
 
 class NotRented(UnreadableResponse):

@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 
 from lium_mcp.api.errors import LiumError
+from lium_mcp.api.pods.models import PodRecord
 from lium_mcp.failures import Failure
 from lium_mcp.rentals import LedgerUnavailable
 from lium_mcp.services.accounts import Account
@@ -65,8 +66,19 @@ async def find_removed(account: Account, name: str) -> list[RemovedPod]:
 
 async def find_removed_by_id(account: Account, pod_id: str) -> RemovedPod | None:
     """The removed pod with an id; None where Lium does not say that it was one."""
+    record = await read_record(account, pod_id)
+    return RemovedPod(pod_id, record.pod_name or "", record.removed_at) if record and record.removed else None
+
+
+async def read_record(account: Account, pod_id: str) -> PodRecord | None:
+    """What Lium keeps of a pod, also of a removed one; None where it keeps nothing yet, or that cannot be read."""
     with anyio.move_on_after(_LONGEST_SECONDS), suppress(LiumError):
         if await account.lium.supports("run_record"):
-            record = await account.lium.pods.record(pod_id)
-            return RemovedPod(pod_id, record.pod_name or "", record.removed_at) if record.removed else None
+            return await account.lium.pods.record(pod_id)
     return None
+
+
+async def is_kept_by_record(account: Account, pod_id: str) -> bool:
+    """Whether Lium's record of a pod says that it is not removed: then an answer that there is none is no proof."""
+    record = await read_record(account, pod_id)
+    return record is not None and record.removed is False

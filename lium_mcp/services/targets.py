@@ -15,7 +15,13 @@ from lium_mcp.api.volumes import Volume
 from lium_mcp.failures import Failure
 from lium_mcp.rentals import Entry, LedgerUnavailable
 from lium_mcp.services.accounts import Account
-from lium_mcp.services.removed_pods import PodRemoved, RemovedPod, find_removed, find_removed_by_id
+from lium_mcp.services.removed_pods import (
+    PodRemoved,
+    RemovedPod,
+    find_removed,
+    find_removed_by_id,
+    is_kept_by_record,
+)
 from lium_mcp.text import quotation
 
 _MOST_NAMED_IN_AN_ERROR = 10
@@ -105,13 +111,19 @@ async def _find_unlisted(account: Account, named: str, failure: Failure) -> PodD
             raise failure
         try:
             return await account.lium.pods.get(named)
-        except (InvalidRequest, NotFound):
+        except InvalidRequest:
+            raise failure from None
+        except NotFound:
+            if await is_kept_by_record(account, named):
+                raise _contradicted(named) from None
             raise failure from None
     try:
         return await account.lium.pods.get(ids[0])
     except NotFound:
         name = rented[0].pod_name
         if rented[0].removal_accepted:  # Lium knew it then, so that it is gone now
+            if await is_kept_by_record(account, ids[0]):
+                raise _contradicted(ids[0]) from None
             raise PodRemoved(named, [RemovedPod(ids[0], name)], failure.advice) from None
         advice = "Call again in half a minute: a new pod may take that long to be known."
         due = await _removal_due(account, rented[0], ids[0])
@@ -124,6 +136,15 @@ async def _find_unlisted(account: Account, named: str, failure: Failure) -> PodD
             f"{advice} list_pods says once it is gone.",
             effect="Nothing was changed; it may bill.",
         ) from None
+
+
+def _contradicted(pod_id: str) -> Failure:
+    return Failure(
+        "pod_not_known_yet",
+        f"Lium shows no pod {pod_id} now, but its record of it says that it is not removed.",
+        "Call get_pod with this id until it is said to be removed; if it runs again, call remove_pod again.",
+        effect="Nothing was changed; it may bill.",
+    )
 
 
 async def _removal_due(account: Account, entry: Entry, pod_id: str) -> datetime | None:

@@ -81,6 +81,9 @@ _LOG_GOES_ON = (
     "missing; call again for them."
 )
 _MOST_REMOVAL_HOURS = 8760
+_NOT_GONE = (
+    "It may still bill. Call get_pod with this pod_id until it is gone; if it runs again, call remove_pod again."
+)
 
 
 class PodList(Timed):
@@ -265,11 +268,11 @@ async def remove_pod(
         wait_seconds=wait_seconds,
         describe=lambda _: f"{target.pod_name} is being removed",
     )
-    is_recorded, charged = await read_end(call.account, target)
-    gone = gone or is_recorded
+    recorded, charged = await read_end(call.account, target)
+    gone = gone if recorded is None else recorded
     if gone:
         await call.account.rents.note_gone(target.id)
-    advice = "" if gone else "It may still bill. Call get_pod with this pod_id until it is gone."
+    advice = "" if gone else _NOT_GONE
     with suppress(LedgerUnavailable):
         advice = f"{advice} {await tell_of_open(call.account, target.pod_name or '')}"
     return RemovedPod(
@@ -278,7 +281,7 @@ async def remove_pod(
         name=target.pod_name or "",
         backup_id=saved.backup_id if saved else None,
         backup=saved,
-        charged_usd=charged,
+        charged_usd=charged if gone else None,
         next=" ".join(f"{warning} {advice}".split()) or None,
     )
 

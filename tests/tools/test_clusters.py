@@ -123,6 +123,23 @@ async def test_a_cluster_is_rented_whole_and_removed_together(sandbox: Sandbox, 
         assert (await agent.refused("remove_cluster", cluster_id=rented["cluster_id"])).code == "not_found"
 
 
+async def test_a_member_that_is_not_shown_is_not_removed_while_its_record_says_that_it_is_not(
+    sandbox: Sandbox,
+) -> None:
+    wire = Wire(sandbox)
+    async with agent_on(sandbox, transport=wire) as agent:
+        rented = await agent.call("rent_cluster", **await order(agent, 2))
+        sandbox.clock.advance(minutes=1)
+        kept = rented["pod_ids"][0]
+        wire.on("GET", f"/pods/{kept}", answering(404, {"message": "Pod not found", "status_code": 404}))
+        wire.on("GET", f"/pods/{kept}/record", editing(lambda record: record | {"removed": False}))
+        removed = await agent.call("remove_cluster", cluster_id=rented["cluster_id"], wait_seconds=60)
+    outcomes = {row["pod_id"]: row["outcome"] for row in removed["members"]}
+    assert outcomes == {kept: "pending", rented["pod_ids"][1]: "done"}
+    assert removed["outcome"] == "pending"
+    assert "may still bill" in removed["next"]
+
+
 @both_eras
 async def test_a_lost_answer_is_replayed_and_the_cluster_rented_once(sandbox: Sandbox, mode: Mode) -> None:
     wire = Wire(sandbox)

@@ -246,7 +246,8 @@ async def test_a_pod_that_is_gone_for_good_ends_the_task_which_is_said(
     wire = Wire(account)
     async with at(wire) as maker:
         pod_id = await start_training(maker, seconds=3600)
-        wire.on("GET", f"/pods/{pod_id}", answering(404, {"message": "Pod not found", "status_code": 404}))
+        for path in (f"/pods/{pod_id}", f"/pods/{pod_id}/record"):
+            wire.on("GET", path, answering(404, {"message": "Pod not found", "status_code": 404}))
         seen = len(wire.sent("GET", "/pods/*"))
         await until(lambda: len(wire.sent("GET", "/pods/*")) > seen + 2)
         assert "open" in await listed(capsys, state_url)
@@ -257,6 +258,26 @@ async def test_a_pod_that_is_gone_for_good_ends_the_task_which_is_said(
     shown = await listed(capsys, state_url)
     assert "gone" in shown
     assert "no such pod" in shown
+
+
+async def test_a_pod_that_its_record_says_is_not_removed_does_not_end_the_task(
+    account: Sandbox, at: Servers, state_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wire = Wire(account)
+    async with at(wire) as maker:
+        pod_id = await start_training(maker, seconds=3600)
+        wire.on("GET", f"/pods/{pod_id}", answering(404, {"message": "Pod not found", "status_code": 404}))
+        seen = len(wire.sent("GET", "/pods/*"))
+        await until(lambda: len(wire.sent("GET", "/pods/*")) > seen + 2)
+        account.clock.advance(seconds=61)
+        await until(lambda: wire.sent("GET", "/pods/*/record"))
+        seen = len(wire.sent("GET", "/pods/*"))
+        await until(lambda: len(wire.sent("GET", "/pods/*")) > seen)  # the step after that
+        assert "open" in await listed(capsys, state_url)
+        wire.behave()
+        account.clock.advance(hours=1)
+        await until_done(capsys, state_url)
+    assert living(account) == []
 
 
 async def test_a_job_is_not_started_if_what_follows_it_cannot_be_kept(account: Sandbox, at: Servers) -> None:

@@ -205,6 +205,33 @@ async def test_a_pod_that_is_still_being_removed_may_bill_unless_its_record_says
     assert ("It may still bill" in removed.get("next", "")) is not recorded
 
 
+async def test_a_pod_that_is_not_shown_is_not_removed_while_its_record_says_that_it_is_not(sandbox: Sandbox) -> None:
+    pod_id = await rent(sandbox, "train")
+    wire = Wire(sandbox)
+
+    async def hidden(request: httpx2.Request, forward: Forward) -> httpx2.Response:
+        wire.on("GET", "/pods", editing(lambda rows: [row for row in rows if row["id"] != pod_id]))
+        wire.on("GET", f"/pods/{pod_id}", answering(404, {"message": "Pod not found", "status_code": 404}))
+        return await answering(200, {"success": True})(request, forward)
+
+    wire.on("DELETE", "/pods/*", hidden)
+    async with agent_on(sandbox, transport=wire) as agent:
+        removed = await agent.call("remove_pod", pod="train", wait_seconds=20)
+        assert removed["outcome"] == "pending"
+        assert "charged_usd" not in removed
+        assert "It may still bill" in removed["next"]
+        for tool in ("get_pod", "remove_pod"):
+            failure = await agent.refused(tool, pod=pod_id)
+            assert failure.code == "pod_not_known_yet"
+            assert "its record of it says that it is not removed" in failure.text
+            assert "it may bill" in failure.text
+            assert "call remove_pod again" in failure.text
+        wire.behave()
+        assert (await agent.call("get_pod", pod=pod_id))["pod"]["status"] == "RUNNING"
+        assert (await agent.call("remove_pod", pod=pod_id))["outcome"] == "done"
+    assert living(sandbox) == []
+
+
 async def test_a_pod_that_still_starts_is_not_removed_and_says_what_can_be_done(sandbox: Sandbox, agent: Agent) -> None:
     pod_id = await rent(sandbox, "train", boot=False)
     failure = await agent.refused("remove_pod", pod="train")

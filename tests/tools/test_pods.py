@@ -15,8 +15,8 @@ from tests.wires import (
     answering,
     ask,
     editing,
-    first,
     living,
+    passing,
     rent,
     truth,
 )
@@ -413,14 +413,24 @@ async def test_a_failed_pod_is_told_with_its_cause(sandbox: Sandbox, agent: Agen
     assert seen["pod"]["last_events"][-1]["status"] == "CREATION_FAILED"
 
 
-async def test_a_pod_that_vanishes_during_the_wait_has_failed_and_bills_no_more(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_pod_that_vanishes_during_the_wait_has_failed_unless_its_record_says_that_it_is_there(
+    sandbox: Sandbox, kept: bool
+) -> None:
     pod_id = await rent(sandbox, "train")
     await ask(sandbox, "POST", f"/pods/{pod_id}/reboot", {})
     wire = Wire(sandbox)
-    wire.on("GET", "/pods/*", answering(404, {"message": "Pod not found", "status_code": 404}))
-    wire.on("GET", "/pods/*", first(lambda: None), times=2)  # the first two looks find it
+    unknown = answering(404, {"message": "Pod not found", "status_code": 404})
+    wire.on("GET", "/pods/*", unknown)
+    wire.on("GET", "/pods/*", passing, times=2)  # the first two looks find it
+    if not kept:
+        wire.on("GET", "/pods/*/record", unknown)
     async with agent_on(sandbox, transport=wire) as agent:
         seen = await agent.call("get_pod", pod=pod_id)
+    if kept:
+        assert seen["outcome"] == "pending"
+        assert seen["pod"]["billing"] is True
+        return
     assert seen["outcome"] == "failed"
     assert "gone" in seen["next"]
     assert seen["pod"]["pod_id"] == pod_id

@@ -104,7 +104,8 @@ async def test_a_pod_that_is_gone_during_its_restore_is_no_success(sandbox: Sand
         wanted = {"name": "copy", "gpu_type": "RTX4090", "backup_id": await a_backup(agent), "hours": 2}
 
         def vanish(page: Row) -> Row:
-            wire.on("GET", "/pods/*", answering(404, {"detail": "Pod not found"}))
+            for path in ("/pods/*", "/pods/*/record"):
+                wire.on("GET", path, answering(404, {"detail": "Pod not found"}))
             return page | {"items": [item | {"status": "CANCELLED"} for item in page["items"]]}
 
         wire.on("GET", "/pods/*/restore-logs", editing(vanish))

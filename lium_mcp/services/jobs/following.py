@@ -34,6 +34,7 @@ from lium_mcp.services.pods.idle_removals import KEPT_BECAUSE
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.pods.removing import MISSING_FOR, start_removal
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.removed_pods import is_kept_by_record
 
 if TYPE_CHECKING:
     from lium_mcp.remote.connections import Connection
@@ -298,7 +299,9 @@ async def _note_missing(account: Account, claim: Claim) -> None:
     since = claim.task.progress.get("missing_since")
     if since is None:
         await claim.keep(progress={**claim.task.progress, "missing_since": account.lium.now().isoformat()})
-    elif account.lium.now() - datetime.fromisoformat(since) >= MISSING_FOR:
+    elif account.lium.now() - datetime.fromisoformat(since) >= MISSING_FOR and not await is_kept_by_record(
+        account, claim.task.subject
+    ):
         access = account.pod_access
         if access is not None:
             await access.gone(claim.task.subject)

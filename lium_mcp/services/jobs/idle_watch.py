@@ -40,6 +40,7 @@ from lium_mcp.services.pods.idle_removals import (
 from lium_mcp.services.pods.pod_connections import pod_access
 from lium_mcp.services.pods.removing import MISSING_FOR, start_removal
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.removed_pods import is_kept_by_record
 from lium_mcp.text import shortened
 
 log = logging.getLogger(__name__)
@@ -250,7 +251,7 @@ async def _note_missing(account: Account, claim: Claim) -> None:
         # What was done until then says how it went.
         ended = {name: claim.task.progress.get(name) for name in (REMOVAL_ORDERED, "backup_id")}
         await claim.keep(progress=ended | {"missing_since": account.lium.now().isoformat()})
-    elif account.lium.now() - since >= MISSING_FOR:
+    elif account.lium.now() - since >= MISSING_FOR and not await is_kept_by_record(account, claim.task.subject):
         await pod_access(account).gone(claim.task.subject)
         await _finish(claim, "Lium has no such pod any more")
 

@@ -29,6 +29,7 @@ from lium_mcp.services.pods.pod_events import EventView, cause_of, last_events, 
 from lium_mcp.services.pods.price_rises import price_rises
 from lium_mcp.services.pods.removal_problems import removal_problems
 from lium_mcp.services.pods.rented_elsewhere import keys_of_others
+from lium_mcp.services.removed_pods import read_record
 from lium_mcp.text import shortened
 
 Outcome = Literal["done", "failed", "pending"]
@@ -113,7 +114,7 @@ class _Extras:
         self.history = await read_events(account, pod_id)
 
     async def read_record(self, account: Account, pod_id: str) -> None:
-        self.record = await _record(account, pod_id)
+        self.record = await read_record(account, pod_id)
 
 
 def unpriced(pods: Sequence[Pod]) -> int | None:
@@ -249,7 +250,7 @@ async def pod_view(
 async def past_view(account: Account, pod_id: str) -> PodView | None:
     """A removed pod by what Lium keeps of it; None where it keeps nothing, or does not say that the pod is gone."""
     history = await read_events(account, pod_id)
-    record = await _record(account, pod_id)
+    record = await read_record(account, pod_id)
     gone = PodRecord(pod_id=pod_id) if record is None else record
     state = next((event.state for event in reversed(history) if event.state), "DELETED")
     if not ((history and state in REMOVED_STATUSES) if gone.removed is None else gone.removed):
@@ -349,13 +350,6 @@ async def _rented_volume(account: Account, pod_id: str) -> str | None:
         for entry in await account.rents.open_entries():
             if pod_id in entry.pod_ids:
                 return entry.volume_id
-    return None
-
-
-async def _record(account: Account, pod_id: str) -> PodRecord | None:
-    with suppress(LiumError):  # a pod is worth showing without it, and a new one is not in the ledger yet
-        if await account.lium.supports("run_record"):
-            return await account.lium.pods.record(pod_id)
     return None
 
 

@@ -5,13 +5,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from lium_mcp.api.errors import NotFound
+from lium_mcp.api.errors import Contradicted, NotFound
 from lium_mcp.api.pods.models import Pod, PodDetail
 from lium_mcp.failures import Failure
 from lium_mcp.remote.banner import SshAnswer, read_banner
 from lium_mcp.remote.ssh_addresses import address_of
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.polling import Poller
+from lium_mcp.services.removed_pods import is_kept_by_record
 
 _EVERY_SECONDS: Final = 4.0
 # A port is opened a moment after the pod runs. One that stays shut may be shut by this machine's network.
@@ -31,11 +32,21 @@ _SAID: Final[dict[SshAnswer, str]] = {
 
 
 async def read_pod(account: Account, pod_id: str) -> PodDetail | None:
-    """The pod as it is now; None when the API knows no such pod."""
+    """The pod as it is now; None when the API knows no such pod, and its record does not say that it is not removed.
+
+    Raises:
+        Contradicted: the record says so; the pod may bill.
+        LiumError: the pod cannot be read.
+    """
     access = account.pod_access
     try:
         pod = await account.lium.pods.get(pod_id)
-    except NotFound:
+    except NotFound as error:
+        if await is_kept_by_record(account, pod_id):
+            raise Contradicted(
+                f"Lium shows no pod {pod_id}, but its record of it says that it is not removed: it may bill.",
+                request_id=error.request_id,
+            ) from error
         if access is not None:
             await access.gone(pod_id)
         return None

@@ -6,13 +6,14 @@ from typing import Final
 
 import anyio
 
-from lium_mcp.api.errors import BadRequest, Conflict, LiumError, NotFound
+from lium_mcp.api.errors import BadRequest, Conflict, Contradicted, LiumError, NotFound
 from lium_mcp.api.pods.models import Pod
 from lium_mcp.failures import Failure
 from lium_mcp.results import state_in_words
 from lium_mcp.services.accounts import Account
 from lium_mcp.services.pods.at_work import letting_nothing_begin
 from lium_mcp.services.pods.readiness import read_pod
+from lium_mcp.services.removed_pods import read_record
 
 MISSING_FOR: Final = timedelta(seconds=60)
 """After this, a second answer that there is no such pod is believed: the first may be an accident."""
@@ -69,15 +70,17 @@ async def _order_removal(account: Account, target: Pod) -> bool:
 
 async def is_gone(account: Account, pod_id: str) -> bool:
     """Whether Lium says of the pod itself that it is gone: a list may lack it before, while it may bill."""
-    pod = await read_pod(account, pod_id)
+    try:
+        pod = await read_pod(account, pod_id)
+    except Contradicted:
+        return False
     return pod is None or pod.is_removed
 
 
-async def read_end(account: Account, target: Pod) -> tuple[bool, float | None]:
+async def read_end(account: Account, target: Pod) -> tuple[bool | None, float | None]:
     """Whether Lium's record says that a pod is gone, and what it was charged; None where Lium does not say it yet."""
     # The removal is what matters; get_spending has the figure later.
-    with suppress(LiumError), anyio.move_on_after(_LOOK_SECONDS):
-        if await account.lium.supports("run_record"):
-            record = await account.lium.pods.record(target.id)
-            return record.removed is True, record.total or (record.total if target.has_not_started else None)
-    return False, None
+    record = await read_record(account, target.id)
+    if record is None:
+        return None, None
+    return record.removed, record.total or (record.total if target.has_not_started else None)
