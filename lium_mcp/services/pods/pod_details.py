@@ -27,7 +27,7 @@ from lium_mcp.services.pods.node_warnings import maintenance, spot_warning
 from lium_mcp.services.pods.pod_connections import inside_of, is_volume_mounted
 from lium_mcp.services.pods.pod_events import EventView, cause_of, last_events, quoted, read_events
 from lium_mcp.services.pods.price_rises import price_rises
-from lium_mcp.services.pods.removal_problems import removal_problems
+from lium_mcp.services.pods.removal_problems import removal_problems, removal_time_problems
 from lium_mcp.services.pods.rented_elsewhere import keys_of_others
 from lium_mcp.services.removed_pods import read_record
 from lium_mcp.text import shortened
@@ -139,9 +139,10 @@ async def pod_rows(account: Account, pods: Sequence[Pod]) -> list[ListedPod]:
 
 async def _problems(account: Account, pods: Sequence[Pod], idle: Mapping[str, IdleState]) -> dict[str, str]:
     """What somebody should know of pods who does not ask, by the id of the pod: they cost more, or were not removed."""
-    dearer, kept = await price_rises(account, pods), await removal_problems(account, idle)
-    ids = {*dearer, *kept}
-    return {pod_id: " ".join(filter(None, (dearer.get(pod_id), kept.get(pod_id)))) for pod_id in ids}
+    late = await removal_time_problems(account, pods)
+    said = [late, await price_rises(account, pods), await removal_problems(account, idle)]
+    ids = {pod_id for problems in said for pod_id in problems}
+    return {pod_id: " ".join(problems[pod_id] for problems in said if pod_id in problems) for pod_id in ids}
 
 
 def _listed(pod: Pod, now: datetime, idle: IdleState, key_name: str | None, *, problem: str | None) -> ListedPod:

@@ -20,6 +20,7 @@ from lium_mcp.services.pods.login_keys import describe_keys, register_public_key
 from lium_mcp.services.pods.pod_details import PodView, describe_start, gone_view, pod_view
 from lium_mcp.services.pods.pod_states import ObservedPod, is_over, judge, judge_gone
 from lium_mcp.services.pods.readiness import read_pod, wait_for_ssh
+from lium_mcp.services.pods.removal_problems import lacks_removal_time
 from lium_mcp.services.polling import Poller
 from lium_mcp.services.rents.other_nodes import rent_on_some_node
 from lium_mcp.services.rents.rent_plan import Plan, expected_of, make_plan
@@ -131,10 +132,11 @@ async def follow_rental(
     if rental.entry.hours is None and not pod.has_removal and not seen.is_gone and not pod.is_terminal:
         warnings.append("No removal time is set: it bills until remove_pod or schedule_pod_removal.")
     observed = await _shown(account, seen)
+    view = _but(observed.pod, seen.removal_warnings)
     outcome, advice = _with_restore(observed, seen.restore)
     node = pod.executor or (plan.node if plan and pod.executor_id in (None, plan.node.id) else None)
     hours, price = rental.entry.hours, _price_of(rental, pod)
-    warnings = [warning for warning in warnings if warning not in (observed.pod.warnings or ())]
+    warnings = [warning for warning in warnings if warning not in (view.warnings or ())]
     return RentedPod(
         outcome=outcome,
         pod_id=pod.id,
@@ -145,11 +147,17 @@ async def follow_rental(
         left_of_total_usd=await _left_of_total(account, plan, wish, most_usd(price, hours)),
         **rented_node(node),
         ssh_keys=None if seen.is_gone else await describe_keys(account, rental.entry.public_keys) or None,
-        pod=_lean(observed.pod) if outcome in ("done", "pending") else observed.pod,
+        pod=_lean(view) if outcome in ("done", "pending") else view,
         restore=seen.restore,
         warnings=warnings or None,
         next=advice,
     )
+
+
+def _but(view: PodView, said: Sequence[str]) -> PodView:
+    """A pod without the warnings that the answer gives beside it."""
+    left = [warning for warning in view.warnings or () if warning not in said]
+    return view.model_copy(update={"warnings": left or None})
 
 
 def _lean(view: PodView) -> PodView:
@@ -333,8 +341,7 @@ async def _fix_removal(account: Account, rental: Rental, pod: PodDetail, hours: 
     if is_set:
         return pod, []
     if pod.has_unreadable_removal or not pod.has_removal:
-        shown = "a removal time that cannot be read" if pod.has_removal else "no removal time"
-        return pod, [f"Lium shows {shown}: the pod may bill until it is removed. Call schedule_pod_removal."]
+        return pod, [lacks_removal_time(pod)]
     if pod.is_ready:
         return pod, [f"Lium shows a removal time later than {counted(hours, 'hour')}: call schedule_pod_removal."]
     if pod.termination_hours is not None and pod.termination_hours > hours:
