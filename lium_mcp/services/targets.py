@@ -69,6 +69,8 @@ async def find_pod(account: Account, named: str, *, even_leaving: bool = False, 
             pod = await _find_unlisted(account, named, failure)
         except Failure as unlisted:
             raise await _say_more(account, pods, named, unlisted) from None
+        if pod.id == named:
+            _only([pod, *pods], named, "pod", _WHERE_PODS_ARE)
     if pod.is_being_removed and not even_leaving:
         raise Failure(
             "pod_being_removed",
@@ -306,16 +308,14 @@ async def find_template(account: Account, named: str) -> Template:
         LiumError: the templates could not be read.
     """
     templates = await account.lium.templates.list()
-    for template in templates:
-        if template.id == named:
-            return template
+    meant = [template for template in templates if named in (template.id, template.name, template.huid)]
+    if len(meant) == 1 and meant[0].id == named:
+        return meant[0]
     owner = (await account.lium.account.me()).id
+    own = [template for template in templates if owner == template.user_id or template.id == named]
     try:
-        return _own(
-            templates,
-            owner,
-            named,
-            "Those of other publishers are named by id, which list_templates(search=...) shows.",
+        return _only(
+            own, named, "template", "Those of other publishers are named by id, which list_templates(search=...) shows."
         )
     except Failure as failure:
         if failure.code == "template_not_found" and not is_id(named):
@@ -364,13 +364,18 @@ def _own(templates: Sequence[Template], owner: str, named: str, advice: str) -> 
 
 
 def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
-    for item in items:
-        if item.id == named:
-            return item
+    by_id = [item for item in items if item.id == named][:1]
+    by_name = [item for item in items if item.id != named and named in (_name(item), item.huid)]
     # An id whose thing is gone must not become the name of another thing, which anybody may have given it.
-    matches = [] if is_id(named) else [item for item in items if named in (_name(item), item.huid)]
+    matches = [] if is_id(named) and not by_id else [*by_id, *by_name]
     if len(matches) == 1:
         return matches[0]
+    if by_id:
+        raise Failure(
+            "ambiguous_name",
+            f"{named} is the id of {noun} {_name(by_id[0]) or '(unnamed)'} and the name of others: {listed(by_name)}.",
+            f"Name the {noun} by what it alone has: an id, a name, or a huid ({by_id[0].huid} for the first).",
+        )
     if matches:
         raise Failure(
             "ambiguous_name",

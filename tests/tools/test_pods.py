@@ -249,10 +249,26 @@ async def test_a_name_of_two_pods_is_no_name(sandbox: Sandbox, agent: Agent, too
     assert [pod["status"] for pod in living(sandbox)] == before
 
 
-async def test_the_name_of_one_pod_does_not_hide_the_id_of_another(sandbox: Sandbox, agent: Agent) -> None:
+@every_pod_tool
+@pytest.mark.parametrize("listed", [True, False])
+async def test_what_is_the_id_of_one_pod_and_the_name_of_another_means_neither(
+    sandbox: Sandbox, tool: str, listed: bool
+) -> None:
     pod_id = await rent(sandbox, "train")
-    await rent(sandbox, pod_id)
-    assert (await agent.call("get_pod", pod=pod_id))["pod"]["name"] == "train"
+    other = await rent(sandbox, pod_id)
+    wire = Wire(sandbox)
+    if not listed:
+        wire.on("GET", "/pods", editing(lambda rows: [row for row in rows if row["id"] != pod_id]))
+    async with agent_on(sandbox, transport=wire) as agent:
+        failure = await agent.refused(tool, pod=pod_id, **TAKES_A_POD[tool])
+        assert failure.code == "ambiguous_name"
+        assert f"the id of pod train and the name of others: {pod_id} ({other})" in failure.text
+        assert "Nothing was changed." in failure.text
+        assert {pod["id"] for pod in living(sandbox)} == {pod_id, other}
+        assert f"a huid ({huid(pod_id)} for the first)" in failure.text
+        wire.behave()
+        for named, meant in (("train", pod_id), (huid(pod_id), pod_id), (other, other)):
+            assert (await agent.call("get_pod", pod=named, wait_seconds=0))["pod"]["pod_id"] == meant
 
 
 @every_pod_tool
@@ -504,7 +520,7 @@ async def test_an_id_is_never_the_name_of_another_pod(sandbox: Sandbox) -> None:
     first = await rent(sandbox, "first")
     second = await rent(sandbox, first)
     async with agent_on(sandbox) as agent:
-        await agent.call("remove_pod", pod=first)
+        await agent.call("remove_pod", pod="first")
         sandbox.clock.advance(minutes=1)
         assert (await agent.refused("remove_pod", pod=first)).code == "pod_not_found"
         assert [pod["pod_id"] for pod in (await agent.call("list_pods"))["pods"]] == [second]

@@ -291,6 +291,22 @@ async def test_an_ambiguous_name_lists_the_ids_and_changes_nothing(sandbox: Sand
         assert (await agent.call("get_template", template="twin"))["template"]["template_id"] == ids[1]
 
 
+async def test_the_id_of_one_template_that_another_of_ones_own_is_named_is_ambiguous(
+    agent: Agent, sandbox: Sandbox
+) -> None:
+    one = await made(sandbox, "first")
+    foreign = next(
+        row["id"] for row in truth(sandbox, "templates") if row["user_id"] != stored(sandbox, one)["user_id"]
+    )
+    for named in (one, foreign):
+        other = await made(sandbox, named)
+        refused = await agent.refused("get_template", template=named)
+        assert refused.code == "ambiguous_name"
+        assert f"{named} ({other})" in refused.text
+    assert (await agent.refused("delete_template", template=one)).code == "ambiguous_name"
+    await agent.call("delete_template", template="first")
+
+
 async def test_ones_own_come_first_and_pages_hold_every_template_once(agent: Agent, sandbox: Sandbox) -> None:
     mine = {await made(sandbox, f"z{number}") for number in range(3)}
     seen: list[str] = []

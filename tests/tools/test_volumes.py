@@ -207,6 +207,17 @@ async def test_an_ambiguous_name_lists_the_ids_and_deletes_nothing(agent: Agent,
     assert ids(sandbox) == twins
 
 
+async def test_the_id_of_one_volume_that_another_is_named_is_ambiguous(agent: Agent, sandbox: Sandbox) -> None:
+    one = await made(sandbox, "data")
+    other = await made(sandbox, one)
+    refused = await agent.refused("delete_volume", volume=one)
+    assert refused.code == "ambiguous_name"
+    assert f"{one} ({other})" in refused.text
+    assert ids(sandbox) == {one, other}
+    await agent.call("delete_volume", volume="data")
+    assert ids(sandbox) == {other}
+
+
 async def test_somebody_elses_volume_is_not_there(agent: Agent, sandbox: Sandbox) -> None:
     theirs = await made(sandbox, "theirs", **{"X-API-KEY": OTHER_API_KEY})
     assert (await agent.call("list_volumes"))["total"] == 0
