@@ -374,7 +374,7 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
         raise Failure(
             "ambiguous_name",
             f"{named} is the id of {noun} {_name(by_id[0]) or '(unnamed)'} and the name of others: {listed(by_name)}.",
-            f"Name the {noun} by what it alone has: an id, a name, or a huid ({by_id[0].huid} for the first).",
+            f"Name the {noun} by what it alone has, an id, a name or a huid: {listed(by_id)} for the first.",
         )
     if matches:
         raise Failure(
