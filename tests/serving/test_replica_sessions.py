@@ -183,7 +183,9 @@ async def test_who_leaves_ends_his_call_behind_a_proxy(
             leaving = asyncio.create_task(http.post(f"{url}/mcp", json=body | {"params": without_progress(body)}))
             await until(lambda: lium.requests("GET", "/executors"))
             leaving.cancel()
-        await until(lambda: any("tool=list_gpus outcome=cancelled" in server.stderr() for server in servers))
+        # A proxy that does not tell of it has the server notice when it next has something to say, after half a minute.
+        async with asyncio.timeout(20):
+            await until(lambda: any("tool=list_gpus outcome=cancelled" in server.stderr() for server in servers))
 
 
 def without_progress(message: dict[str, Any]) -> dict[str, Any]:
