@@ -371,10 +371,12 @@ def _only(items: Sequence[T], named: str, noun: str, advice: str) -> T:
     if len(matches) == 1:
         return matches[0]
     if by_id:
+        huid = by_id[0].huid
         raise Failure(
             "ambiguous_name",
             f"{named} is the id of {noun} {_name(by_id[0]) or '(unnamed)'} and the name of others: {listed(by_name)}.",
-            f"Name the {noun} by what it alone has, an id, a name or a huid: {listed(by_id)} for the first.",
+            f"Name the {noun} by what it alone has: an id, a name, or a huid"
+            + (f" ({huid} for the first)." if huid else "."),
         )
     if matches:
         raise Failure(
