@@ -25,7 +25,7 @@ from lium_mcp.rentals.belonging import anothers, is_its_own, missing_members, of
 from lium_mcp.rentals.entries import FAILED_TO_START, GIVEN_BACK, Entry, has_something_left
 from lium_mcp.rentals.expected import DEARER, expected_after, still_expected
 from lium_mcp.rentals.removal_time import keep_removal_time
-from lium_mcp.rentals.remover import Remover
+from lium_mcp.rentals.remover import LISTED_WITHIN, Remover
 from lium_mcp.rentals.settling import Settler
 
 log = logging.getLogger(__name__)
@@ -196,10 +196,11 @@ class Upkeep:
             if has_records and (removed := (await self._lium.pods.record(pod_id)).removed) is not None:
                 return "gone" if removed else "unseen"
         # Neither a pod nor a record of one. A removed pod has that too, unless an older server keeps none: Lium may
-        # not know yet what it has just named.
-        if not is_own or asked_at - entry.known_since <= _RUN_OUT:
+        # not know for long what it has named and never shown.
+        was_shown = entry.status != "rented" or entry.expected is None or pod_id in entry.kept_pod_ids
+        if not is_own or asked_at - entry.known_since <= (LISTED_WITHIN if was_shown else _RUN_OUT):
             return "unseen"
-        return "gone" if await self._is_missed_again(entry, asked_at) else "unseen"
+        return "gone" if has_records or await self._is_missed_again(entry, asked_at) else "unseen"
 
     async def _is_missed_again(self, entry: Entry, asked_at: datetime) -> bool:
         """Whether a second look, some time after a first, finds no pod of a rent: one alone may be an accident."""

@@ -57,7 +57,7 @@ def lium(_lium: Simulated) -> Simulated:
 
     Servers live on, so their time must not go back: it begins after the end of the last.
     """
-    _lium.begin(start=_lium.playing.clock.now() + timedelta(minutes=1))
+    _lium.begin(start=_lium.playing.clock.now() + timedelta(minutes=10))
     return _lium
 
 
