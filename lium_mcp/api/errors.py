@@ -170,7 +170,7 @@ class AnotherThing(UnreadableResponse):
 class Contradicted(UnreadableResponse):
     """Another answer of Lium says the opposite: neither proves anything."""
 
-    _advice = "Call again in a minute."
+    _advice = "Call get_pod in a minute, until both say the same."
 
 
 class NotRented(UnreadableResponse):

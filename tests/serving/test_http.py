@@ -67,7 +67,7 @@ def _simulated() -> Iterator[Simulated]:
 def lium(_simulated: Simulated) -> Simulated:
     """A fresh sandbox with two accounts, whose clock stands still until it is turned.
 
-    Each begins ten minutes after the last: for a server that lives on, the pods of the last are gone and not just hidden.
+    Each begins ten minutes after the last: for a server that lives on, the pods of the last are gone, not just hidden.
     """
     _simulated.begin(start=datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10 * next(_begun)))
     return _simulated
