@@ -100,14 +100,12 @@ async def test_whose_request_dies_with_its_replica_is_told_so_in_json(
     lium: Simulated, tmp_path: Path, shared_ledger: str, proxy: Proxy
 ) -> None:
     lium.fault("slow", seconds=60, match={"method": "GET", "path": "/users/me"}, times=10)
-    body = tool_call("get_balance", {}, modern=True)
-    headers = EVERY | {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "get_balance"}
     with (
         replicas(tmp_path, 2, shared_ledger, named=proxy.replicas, LIUM_BASE_URL=lium.base_url) as servers,
         proxy.before(servers, tmp_path / "proxy") as url,
     ):
-        async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
-            calling_it = asyncio.create_task(http.post(f"{url}/mcp", json=body | {"params": without_progress(body)}))
+        async with client_calling("get_balance") as http:
+            calling_it = asyncio.create_task(http.post(f"{url}/mcp", json=without_progress("get_balance", {})))
             await until(lambda: lium.requests("GET", "/users/me"))
             for server in servers:
                 server.process.kill()
@@ -122,8 +120,6 @@ async def test_whose_request_dies_with_its_replica_is_told_so_in_json(
 async def test_who_calls_while_a_replica_is_dead_is_answered_what_he_asked(
     lium: Simulated, tmp_path: Path, shared_ledger: str, proxy: Proxy
 ) -> None:
-    headers = EVERY | {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "get_pod"}
-
     async def asks(http: httpx2.AsyncClient, url: str, caller: int) -> None:
         for number in range(6):
             name = f"pod-{caller}-{number}"
@@ -138,7 +134,7 @@ async def test_who_calls_while_a_replica_is_dead_is_answered_what_he_asked(
         servers[0].process.kill()
         servers[0].process.wait()
         # What a proxy sends a second time it may have kept where another's body is by then, of the same length.
-        async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
+        async with client_calling("get_pod") as http:
             await asyncio.gather(*(asks(http, url, caller) for caller in range(8)))
 
 
@@ -173,14 +169,13 @@ def name_of(server: Served) -> str:
 async def test_who_leaves_ends_his_call_behind_a_proxy(
     lium: Simulated, tmp_path: Path, shared_ledger: str, proxy: Proxy
 ) -> None:
-    body = tool_call("list_gpus", {"max_usd_per_gpu_hour": 0.001, "wait_seconds": 60}, modern=True)
-    headers = EVERY | {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": "list_gpus"}
+    waiting = without_progress("list_gpus", {"max_usd_per_gpu_hour": 0.001, "wait_seconds": 60})
     with (
         replicas(tmp_path, 2, shared_ledger, named=proxy.replicas, LIUM_BASE_URL=lium.base_url) as servers,
         proxy.before(servers, tmp_path / "proxy") as url,
     ):
-        async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
-            leaving = asyncio.create_task(http.post(f"{url}/mcp", json=body | {"params": without_progress(body)}))
+        async with client_calling("list_gpus") as http:
+            leaving = asyncio.create_task(http.post(f"{url}/mcp", json=waiting))
             await until(lambda: lium.requests("GET", "/executors"))
             leaving.cancel()
         # A proxy that does not tell of it has the server notice when it next has something to say, after half a minute.
@@ -188,10 +183,17 @@ async def test_who_leaves_ends_his_call_behind_a_proxy(
             await until(lambda: any("tool=list_gpus outcome=cancelled" in server.stderr() for server in servers))
 
 
-def without_progress(message: dict[str, Any]) -> dict[str, Any]:
-    """What a request says that wants no progress, so that nothing of its answer comes before all of it."""
-    params = dict(message["params"])
-    return params | {"_meta": {name: one for name, one in params["_meta"].items() if name != "progressToken"}}
+def client_calling(tool: str) -> httpx2.AsyncClient:
+    """A client of the current protocol that calls one tool."""
+    headers = {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": "tools/call", "Mcp-Name": tool}
+    return httpx2.AsyncClient(headers=EVERY | headers, timeout=60, trust_env=False)
+
+
+def without_progress(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A call that wants no progress, so that nothing of its answer comes before all of it."""
+    message = tool_call(tool, arguments, modern=True)
+    del message["params"]["_meta"]["progressToken"]
+    return message
 
 
 @pytest.mark.external
